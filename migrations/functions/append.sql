@@ -1,0 +1,42 @@
+-- Appends messages to one partition: a lock, a look at the newest batch, an insert.
+-- Offsets are contiguous and in commit order because the partition's row stays locked until the commit has been
+-- seen by whoever locks it next; the primary key is the proof where a lock alone is not (a moving shard: 23505).
+-- Raises LP404 when the partition is gone and LP412 when the caller knows another version of the topic.
+create or replace function append(
+    p bigint, known_version int, message_keys text[], metas jsonb[], messages bytea[], is_timed boolean,
+    once_homes bigint[], once_keys text[], once_digests bytea[], once_at int[])
+returns table (base_offset bigint, published_at timestamptz)
+language plpgsql as $$
+declare
+    the_version int;
+    retained_from bigint;
+    next_offset bigint;
+    base bigint;
+    last_at timestamptz;
+    t timestamptz;
+begin
+    select l.version, l.first_offset into the_version, retained_from
+    from partitions l where l.id = p for no key update;
+    if not found then
+        raise exception 'partition is gone' using errcode = 'LP404', detail = p::text;
+    elsif the_version <> known_version then
+        raise exception 'topic has changed' using errcode = 'LP412', detail = p::text;
+    end if;
+
+    select b.base_offset + b.count, b.published_at into next_offset, last_at
+    from batches b where b.partition_id = p order by b.base_offset desc limit 1;
+    base := greatest(next_offset, retained_from);
+    t := clock_timestamp();
+    t := greatest(t, last_at);
+
+    insert into batches (partition_id, base_offset, count, published_at, timed, keys, meta, payloads)
+    values (p, base, cardinality(messages), t, is_timed, message_keys, metas, messages);
+
+    if once_keys is not null then
+        insert into idempotency_keys (partition_id, key, digest, target_id, "offset", published_at)
+        select o.home, o.key, o.digest, p, base + o.at, t
+        from unnest(once_homes, once_keys, once_digests, once_at) o (home, key, digest, at);
+    end if;
+
+    return query select base, t;
+end $$;
