@@ -1,0 +1,84 @@
+"""Consumer groups of a topic: how they are delivered to, in which order, and what happens on failure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Ordering = Literal["partition", "key", "none"]
+
+
+class Delivery(msgspec.Struct, frozen=True, rename="camel"):
+    """Pull, or push to ``url``. ``previous_secret`` signs too until ``previous_secret_until`` (ISO 8601)."""
+
+    mode: Literal["pull", "push"] = "pull"
+    url: str | None = None
+    headers: dict[str, str] = {}
+    secret: str | None = None
+    secret_overlap_ms: int = 24 * 60 * 60 * 1000
+    previous_secret: str | None = None
+    previous_secret_until: datetime | None = None
+    format: Literal["raw", "cloudevents-binary", "cloudevents-structured"] = "raw"
+
+
+class Retries(msgspec.Struct, frozen=True, rename="camel"):
+    """``max`` redeliveries after the first attempt. Delays in milliseconds."""
+
+    max: int = 3
+    strategy: Literal["exponential", "fixed"] = "exponential"
+    base_delay: int = 1000
+    max_delay: int = 60_000
+
+
+class DeadLetters(msgspec.Struct, frozen=True, rename="camel"):
+    enabled: bool = True
+    on_dead: str | None = None
+
+
+class RateLimit(msgspec.Struct, frozen=True, rename="camel"):
+    per_second: float
+
+
+class GroupConfig(msgspec.Struct, frozen=True, rename="camel"):
+    delivery: Delivery = Delivery()
+    ordering: Ordering = "partition"
+    concurrency: int = 1
+    batch_size: int = 50
+    max_in_flight: int = 10_000
+    filter: str | None = None
+    start_from: str | int = "latest"
+    ack_mode: Literal["auto", "manual"] = "auto"
+    ack_timeout_ms: int = 30_000
+    retries: Retries = Retries()
+    dead_letter: DeadLetters = DeadLetters()
+    rate_limit: RateLimit | None = None
+
+    @property
+    def max_attempts(self) -> int:
+        return self.retries.max + 1
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A group as it was when it was read. ``version`` rises with every change that a claim has to know of.
+
+    ``paused`` is true while the group itself or its topic is paused.
+    """
+
+    id: int
+    topic_id: int
+    topic: str
+    name: str
+    config: GroupConfig
+    partitions: int
+    version: int
+    paused_since: datetime | None
+    pause_reason: str | None
+    topic_paused_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_since is not None or self.topic_paused_since is not None

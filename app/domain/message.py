@@ -1,0 +1,111 @@
+"""Messages: what a publisher hands in, what the log gives back, and the ids that lead to one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+JSON = "application/json"
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - named once, used in arithmetic
+MICROSECOND = timedelta(microseconds=1)
+
+# Three hexadecimal numbers: the partition's id, the low 32 bits of publishedAt in microseconds, the offset. The
+# middle one tells apart messages of the same place in logs that went different ways: after a failover that lost the
+# end of the log, after a restore, in another installation.
+_MESSAGE_ID = re.compile(r"msg_([0-9a-f]{1,16})_([0-9a-f]{8})_([0-9a-f]{1,16})")
+MAX_BIGINT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message on its way into the log. ``payload``: the exact bytes; JSON unless ``content_type`` says otherwise."""
+
+    payload: bytes
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    correlation_id: str | None = None
+    content_type: str | None = None
+    idempotency_key: str | None = None
+    delay_ms: int | None = None
+    ttl_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where a message is: what a publish answers."""
+
+    id: str
+    partition: int
+    offset: int
+    published_at: datetime
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message read from the log. ``meta`` is the stored document of headers, correlationId and contentType."""
+
+    partition_id: int
+    offset: int
+    published_at: datetime
+    key: str | None
+    meta: str | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageId:
+    """A message id taken apart; ``stamp`` has to equal the stored message's, or it is another message."""
+
+    partition_id: int
+    stamp: int
+    offset: int
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970, exactly: ``datetime.timestamp`` is a float and is not."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def stamp_of(published_at: datetime) -> int:
+    return microseconds(published_at) & 0xFFFFFFFF
+
+
+def id_prefix(partition_id: int, published_at: datetime) -> str:
+    """What the ids of a record batch have in common; the offset in hexadecimal makes each one whole."""
+    return f"msg_{partition_id:x}_{stamp_of(published_at):08x}_"
+
+
+def message_id(partition_id: int, published_at: datetime, offset: int) -> str:
+    return f"{id_prefix(partition_id, published_at)}{offset:x}"
+
+
+def parse_message_id(text: str) -> MessageId | None:
+    """None if this was never one of our ids."""
+    match = _MESSAGE_ID.fullmatch(text)
+    if match is None:
+        return None
+    partition, stamp, offset = (int(part, 16) for part in match.groups())
+    if partition > MAX_BIGINT or not 1 <= offset <= MAX_BIGINT:
+        return None
+    return MessageId(partition, stamp, offset)
+
+
+def meta_of(message: NewMessage) -> dict[str, Any] | None:
+    """The stored document beside a payload; None for the many messages that need none.
+
+    ``headers`` and ``correlationId`` are both there or both absent, so that a reader can pass them on as they are.
+    """
+    meta: dict[str, Any] = {}
+    if message.headers or message.correlation_id is not None or message.content_type is not None:
+        meta = {"headers": dict(message.headers), "correlationId": message.correlation_id}
+    if message.content_type is not None:
+        meta["contentType"] = message.content_type
+    if message.delay_ms:
+        meta["delayMs"] = message.delay_ms
+    if message.ttl_ms is not None:
+        meta["ttlMs"] = message.ttl_ms
+    return meta or None
