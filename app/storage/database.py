@@ -1,0 +1,163 @@
+"""The way to Postgres: a pool, its time limits, and what its errors mean to a caller.
+
+Errors are told apart by SQLSTATE only. Every statement runs in autocommit unless it is inside ``transaction()``.
+A function elsewhere in ``storage`` takes ``db: Database`` when it is one statement of its own, and ``tx`` when it is a
+part of a caller's transaction; the latter never commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+import asyncpg.pool
+
+from app.domain.errors import DatabaseUnavailable
+
+Record = asyncpg.Record
+Connection = asyncpg.Connection[asyncpg.Record]
+Tx = Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+T = TypeVar("T")
+
+ACQUIRE_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 30.0
+# The server gives up a little before we do, so that it answers and the connection stays usable.
+SERVER_SETTINGS = {
+    "application_name": "logpost",
+    "timezone": "UTC",
+    "lock_timeout": "5s",
+    "statement_timeout": "25s",
+    "idle_in_transaction_session_timeout": "25s",
+    "jit": "off",  # every statement here is short; compiling one costs more than running it
+    # A commit whose wait for a synchronous replica was cancelled succeeds with a warning. It has to reach us.
+    "client_min_messages": "warning",
+}
+
+# Raised by our own functions.
+GONE = "LP404"  # the partition or the cursor is not there any more
+CHANGED = "LP412"  # the topic or the group has another version than the caller knows
+
+# Worth another try at once: another transaction was in the way, and nothing of ours was done.
+COLLISIONS = frozenset({"40001", "40P01", "23505"})
+MAX_TRIES = 8
+# Worth another try later: 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 25006 standby.
+AWAY_CLASSES = ("08", "53", "57")
+AWAY_STATES = frozenset({"55P03", "25006", "58030"})
+
+
+class Outdated(Exception):
+    """The caller's picture of a topic or group is old: read it again and repeat."""
+
+
+def sqlstate(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def is_away(error: BaseException) -> bool:
+    """True for errors of a database that is stopping, starting, unreachable or full."""
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return True
+    state = sqlstate(error)
+    return state.startswith(AWAY_CLASSES) or state in AWAY_STATES
+
+
+@contextmanager
+def errors_named() -> Iterator[None]:
+    """Raises DatabaseUnavailable and Outdated in place of the driver's errors that mean so."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        if sqlstate(error) in (GONE, CHANGED):
+            raise Outdated from error
+        if is_away(error):
+            raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
+        raise
+
+
+async def on_collision_again(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Runs ``attempt`` until it meets no other transaction in its way, a bounded number of times."""
+    for tried in range(1, MAX_TRIES + 1):
+        try:
+            return await attempt()
+        except asyncpg.PostgresError as error:
+            if sqlstate(error) not in COLLISIONS:
+                raise
+            if tried == MAX_TRIES:
+                raise DatabaseUnavailable("Too many others are changing the same thing; try again.") from error
+            await asyncio.sleep(random.uniform(0, 0.005 * 2**tried))
+    raise AssertionError("unreachable")
+
+
+class Database:
+    """The pool of one process. Made by ``Database.open``."""
+
+    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self.dsn = dsn
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, pool_size: int) -> Database:
+        """Connects lazily: the pool of a database that is away opens all the same, and its calls fail until it is
+        back."""
+        pool = asyncpg.create_pool(
+            dsn, min_size=0, max_size=pool_size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
+            server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=60.0, reset=_keep_session,
+        )  # fmt: skip
+        return cls(dsn, await pool)
+
+    async def close(self) -> None:
+        """Waits a moment for what is running, then cuts it off."""
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def connect(self, **settings: str) -> Connection:
+        """A connection outside the pool, for somebody who keeps it. ``settings`` are added to the session's."""
+        with errors_named():
+            return await asyncpg.connect(
+                self.dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=SERVER_SETTINGS | settings,
+            )  # fmt: skip
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Tx]:
+        """A pooled connection in autocommit. Raises DatabaseUnavailable when none is free in time."""
+        with errors_named():
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """Commits at the end of the block; rolls back if it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Record]:
+        async with self.connection() as connection:
+            return await connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> Record | None:
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: Any) -> Any:
+        async with self.connection() as connection:
+            return await connection.fetchval(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        async with self.connection() as connection:
+            return await connection.execute(statement, *arguments)
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Instead of the driver's reset, a round trip per call: nobody here changes a pooled session."""
