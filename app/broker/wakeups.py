@@ -1,0 +1,115 @@
+"""Wake-ups: hints that something may be worth a look. Storage is the truth; a lost hint costs latency, never a message.
+
+publish ──published──▶ ┌─────────┐ ──▶ lines of this process: pulls, pushes, streams
+settle  ──freed──────▶ │ Wakeups │
+LISTEN  ──heard──────▶ └─────────┘ ──take_outgoing──▶ NOTIFY ──▶ the other replicas
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from app.domain.partition import topic_of
+
+# NOTIFY takes payloads below 8000 bytes.
+MAX_PAYLOAD = 7000
+
+# What a hint calls: with the partitions in question, or with none for "look at everything".
+Listener = Callable[[Iterable[int]], None]
+
+
+class Wakeups:
+    """The hints of one process. Everything here runs on its event loop and returns at once."""
+
+    def __init__(self) -> None:
+        self.listening = False  # kept by loops/listen.py: while true, hints of other replicas arrive
+        self.outgoing = asyncio.Event()
+        self._published: set[int] = set()
+        self._freed: set[tuple[int, int]] = set()
+        self._by_topic: dict[int, set[Listener]] = {}
+        self._by_group: dict[int, set[Listener]] = {}
+
+    def published(self, partition_ids: Iterable[int]) -> None:
+        """Messages were committed in these partitions, by this process."""
+        partition_ids = tuple(partition_ids)
+        self._published.update(partition_ids)
+        self.outgoing.set()
+        self._tell_topics(partition_ids)
+
+    def freed(self, group_id: int, partition_ids: Iterable[int]) -> None:
+        """Something of a group has become claimable there: it was settled, resumed, moved or brought back."""
+        partition_ids = tuple(partition_ids)
+        self._freed.update((group_id, partition_id) for partition_id in partition_ids)
+        self.outgoing.set()
+        self._tell_group(group_id, partition_ids)
+
+    def heard(self, payload: str) -> None:
+        """A hint of another replica: ``p`` or ``f``, then hexadecimal numbers. What cannot be read wakes everyone."""
+        try:
+            kind, *words = payload.split(" ")
+            if kind == "p":
+                self._tell_topics([int(word, 16) for word in words])
+            elif kind == "f":
+                group_id, *partition_ids = (int(word, 16) for word in words)
+                self._tell_group(group_id, partition_ids)
+        except ValueError:
+            self.wake_all()
+
+    def wake_all(self) -> None:
+        """Hints may have been missed: everybody looks at everything."""
+        for listeners in [*self._by_topic.values(), *self._by_group.values()]:
+            for listener in tuple(listeners):
+                listener(())
+
+    def take_outgoing(self) -> list[str]:
+        """The payloads to send now, each below MAX_PAYLOAD bytes; what they say is forgotten here."""
+        self.outgoing.clear()
+        published, self._published = self._published, set()
+        freed, self._freed = self._freed, set()
+        by_group: dict[int, list[int]] = {}
+        for group_id, partition_id in freed:
+            by_group.setdefault(group_id, []).append(partition_id)
+        payloads = _split("p", published)
+        for group_id, partition_ids in by_group.items():
+            payloads += _split(f"f {group_id:x}", partition_ids)
+        return payloads
+
+    def listen(self, topic_id: int, group_id: int | None, listener: Listener) -> Callable[[], None]:
+        """Calls ``listener`` on hints for the topic, and for the group if one is given. Returns what ends it."""
+        places = [(self._by_topic, topic_id)] + ([(self._by_group, group_id)] if group_id is not None else [])
+        for listeners, of in places:
+            listeners.setdefault(of, set()).add(listener)
+
+        def stop() -> None:
+            for listeners, of in places:
+                listeners[of].discard(listener)
+                if not listeners[of]:
+                    del listeners[of]
+
+        return stop
+
+    def _tell_topics(self, partition_ids: Iterable[int]) -> None:
+        by_topic: dict[int, list[int]] = {}
+        for partition_id in partition_ids:
+            if (topic_id := topic_of(partition_id)) in self._by_topic:
+                by_topic.setdefault(topic_id, []).append(partition_id)
+        for topic_id, hinted in by_topic.items():
+            for listener in tuple(self._by_topic[topic_id]):
+                listener(hinted)
+
+    def _tell_group(self, group_id: int, partition_ids: Iterable[int]) -> None:
+        for listener in tuple(self._by_group.get(group_id, ())):
+            listener(partition_ids)
+
+
+def _split(head: str, numbers: Iterable[int]) -> list[str]:
+    payloads = []
+    payload = head
+    for number in numbers:
+        word = f" {number:x}"
+        if len(payload) + len(word) > MAX_PAYLOAD:
+            payloads.append(payload)
+            payload = head
+        payload += word
+    return [*payloads, payload] if payload != head else payloads
