@@ -10,6 +10,8 @@ LogpostError
 │   ├── IdempotencyKeyReused the key was used with another payload
 │   ├── TooLarge             a body, message or batch is over its limit
 │   └── UnsupportedMedia     a content type or encoding we do not take
+├── Unauthorized             no key, or not one of ours
+├── Forbidden                the caller may not do that
 ├── NotFound                 topic, group, message or dead letter
 ├── Conflict                 the state forbids it now (stale ackIds, fewer partitions, a moved log epoch)
 └── Unavailable              try again: queue full, database away, outcome of a commit unknown
@@ -88,6 +90,14 @@ class TooLarge(Refused):
 
 class UnsupportedMedia(Refused):
     code = "unsupported_media_type"
+
+
+class Unauthorized(LogpostError):
+    code = "unauthorized"
+
+
+class Forbidden(LogpostError):
+    code = "forbidden"
 
 
 class NotFound(LogpostError):

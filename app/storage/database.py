@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import asyncpg.pool
@@ -19,13 +19,18 @@ import asyncpg.pool
 from app.domain.errors import DatabaseUnavailable
 
 Record = asyncpg.Record
-Connection = asyncpg.Connection[asyncpg.Record]
-Tx = Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Tx = Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:  # the driver's classes are generic to the type checker only
+    Connection = asyncpg.Connection
+    Tx = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 T = TypeVar("T")
 
 ACQUIRE_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 2.0
 # The server gives up a little before we do, so that it answers and the connection stays usable.
 SERVER_SETTINGS = {
     "application_name": "logpost",
@@ -161,3 +166,15 @@ class Database:
 
 async def _keep_session(_connection: Any) -> None:
     """Instead of the driver's reset, a round trip per call: nobody here changes a pooled session."""
+
+
+IS_UP = "select 1"
+
+
+async def is_up(db: Database) -> None:
+    """Raises DatabaseUnavailable unless the database answers within READY_TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await db.execute(IS_UP)
+    except TimeoutError as error:
+        raise DatabaseUnavailable("The database does not answer.") from error
