@@ -2,9 +2,9 @@
 create or replace function expire(p bigint, g int, t timestamptz)
 returns int
 language plpgsql as $$
-#variable_conflict use_column
 declare
     late bigint[];
+    n int;
 begin
     with gone as (
         delete from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t
@@ -13,10 +13,11 @@ begin
     from gone x
     cross join lateral unnest(x.pending) r
     cross join lateral generate_series(lower(r), upper(r) - 1) f (o);
-    if late is null then
-        return 0;
+    n := coalesce(cardinality(late), 0);
+    if n > 0 then
+        perform fail(p, g, t, late, array_fill(null::bigint, array[n]),
+                     array_fill('timeout: not settled before the lease ended'::text, array[n]), 'timeout',
+                     array_fill(null::jsonb, array[n]));
     end if;
-    perform fail(p, g, t, late, array_fill(null::bigint, array[cardinality(late)]),
-                 array_fill('timeout: not settled before the lease ended'::text, array[cardinality(late)]), 'timeout');
-    return cardinality(late);
+    return n;
 end $$;

@@ -1,6 +1,6 @@
--- The keys of the messages at these offsets, without touching their payloads. Keyless and vanished ones are absent.
-create or replace function keys_at(p bigint, wanted bigint[])
-returns table ("offset" bigint, key text)
+-- Messages at these offsets without their payloads, which stay untouched. Offsets no longer stored are absent.
+create or replace function envelopes_at(p bigint, wanted bigint[])
+returns table ("offset" bigint, published_at timestamptz, key text, meta jsonb)
 language plpgsql stable rows 100 as $$
 #variable_conflict use_column
 begin
@@ -10,10 +10,8 @@ begin
                          where b.partition_id = p and b.base_offset <= w.o
                          order by b.base_offset desc limit 1) as base_offset
         from unnest(wanted) w (o))
-    select b.base_offset + m.i - 1, m.key
+    select w.o, b.published_at, b.keys[w.o - b.base_offset + 1], b.meta[w.o - b.base_offset + 1]
     from homes h
     join batches b on b.partition_id = p and b.base_offset = h.base_offset
-    cross join lateral unnest(b.keys) with ordinality m (key, i)
-    join unnest(wanted) w (o) on w.o = b.base_offset + m.i - 1
-    where m.key is not null;
+    join unnest(wanted) w (o) on w.o >= b.base_offset and w.o < b.base_offset + b.count;
 end $$;

@@ -1,0 +1,255 @@
+-- Hands messages of one partition to one consumer: first deferred ones that are due, then the straight line.
+--
+--   deferred, due and free ─┐
+--                           ├─▶ one lease ─▶ pieces: consecutive messages of one record batch, arrays side by side
+--   log, from next_offset ──┤
+--                           └─▶ filtered, expired: counted. Blocked key: held. Not due yet: delayed.
+--
+-- outcome: ok, or why there is nothing: again (the cursor moved, call again), empty, held, leased, busy, paused,
+-- max_in_flight. more: there may be more to take here. offsets is null where a piece is contiguous from first_offset;
+-- attempts is null where all are first attempts.
+--
+-- Groups with a filter judge messages before they claim: of the range [seen_from, seen_to), refused are hidden (and of
+-- those, refused_errors because the filter failed); only that range can be passed.
+create or replace function claim(
+    p bigint, g int, known_version int, who text, wanted int, byte_limit bigint, lease_ms bigint, mode text,
+    flight_limit bigint, siblings int, seen_from bigint, seen_to bigint, refused bigint[], refused_errors int)
+returns table (
+    outcome text, more boolean, lease_id bigint, lease_deadline timestamptz, lease_epoch int,
+    first_offset bigint, offsets bigint[], published timestamptz, keys text[], metas jsonb[], payloads bytea[],
+    attempts int[])
+language plpgsql rows 10 as $$
+#variable_conflict use_column
+declare
+    held_limit constant int := 10000;  -- waiting in one partition, before the cursor stops and waits as well
+    look_ahead constant int := 2000;   -- looked at in one go, beyond what is wanted
+    c cursors%rowtype;
+    b record;
+    t timestamptz;
+    ends timestamptz;
+    lease bigint;
+    room bigint;
+    straight_room bigint;
+    flying text[];
+    blocked text[] := '{}';
+    waiting bigint := 0;
+    picked bigint[] := '{}';
+    taken bigint[] := '{}';
+    held bigint[]; held_keys text[]; held_expiries timestamptz[];
+    late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
+    retained bigint;
+    start bigint;
+    upto bigint;
+    first_base bigint;
+    last_base bigint;
+    scanned bigint := 0;
+    bytes bigint := 0;
+    timed boolean := false;
+    plain boolean;
+    is_more boolean := false;
+    n_filtered int := 0;
+    n_expired int := 0;
+begin
+    -- Claims of other partitions run beside this one. Where together they could pass the limit, they take turns.
+    if siblings > 1 and in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then
+        perform from groups gr where gr.id = g for no key update;
+    end if;
+    select * into c from cursors x where x.partition_id = p and x.group_id = g for no key update skip locked;
+    if not found then
+        perform from cursors x where x.partition_id = p and x.group_id = g;
+        if not found then
+            raise exception 'cursor is gone' using errcode = 'LP404', detail = p::text;
+        end if;
+        outcome := 'busy'; return next; return;
+    elsif c.version <> known_version then
+        raise exception 'group has changed' using errcode = 'LP412', detail = p::text;
+    elsif c.paused then
+        outcome := 'paused'; return next; return;
+    end if;
+    t := clock_timestamp();
+
+    if exists (select from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t) then
+        perform expire(p, g, t);
+    end if;
+    if mode = 'partition' and exists (
+        select from leases l where l.partition_id = p and l.group_id = g and l.owner <> who) then
+        outcome := 'leased'; return next; return;
+    end if;
+    room := least(wanted, flight_limit - in_flight(g, t));
+    if room <= 0 then
+        outcome := 'max_in_flight'; return next; return;
+    end if;
+    ends := t + make_interval(secs => lease_ms / 1000.0);
+    lease := (extract(epoch from ends) * 1000)::bigint << 20 | floor(random() * 1048576)::bigint;
+    if mode = 'key' then
+        select array_agg(distinct f.key) into flying
+        from leases l cross join lateral unnest(l.offsets, l.keys) f (o, key)
+        where l.partition_id = p and l.group_id = g and l.owner <> who and f.key is not null and l.pending @> f.o;
+    end if;
+
+    -- Deferred messages first.
+    if exists (select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null) then
+        delete from deferred d
+        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.expires_at <= t;
+        get diagnostics n_expired = row_count;
+        -- One that was delayed and is due takes its place in its key's row.
+        update deferred d set state = 'held', due_at = '-infinity'
+        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state = 'delayed' and d.due_at <= t;
+        picked := take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying);
+        select count(*), coalesce(array_agg(distinct d.key) filter (where d.key is not null and mode <> 'none'), '{}')
+        into waiting, blocked
+        from deferred d
+        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
+        is_more := cardinality(picked) = room;
+    end if;
+    blocked := blocked || coalesce(flying, '{}');
+    straight_room := case when waiting < held_limit then room - cardinality(picked) else 0 end;
+
+    -- Then the straight line: how far to look. What retention took before it was read is lost.
+    select x.first_offset into retained from partitions x where x.id = p;
+    start := greatest(c.next_offset, retained);
+    upto := start;
+    plain := cardinality(blocked) = 0 and seen_from is null;
+    if straight_room > 0 and (seen_from is null or (start >= seen_from and start < seen_to)) then
+        for b in
+            select x.base_offset, x.count, x.timed, pg_column_size(x.payloads) as size
+            from batches x
+            where x.partition_id = p and x.base_offset >= coalesce(
+                (select y.base_offset from batches y
+                 where y.partition_id = p and y.base_offset <= start order by y.base_offset desc limit 1), start)
+            order by x.base_offset
+        loop
+            continue when b.base_offset + b.count <= start;
+            first_base := coalesce(first_base, b.base_offset);
+            last_base := b.base_offset;
+            timed := timed or b.timed;
+            bytes := bytes + b.size;
+            upto := b.base_offset + b.count;
+            scanned := upto - start;
+            exit when scanned >= straight_room + case when plain and not timed then 0 else look_ahead end
+                   or bytes > byte_limit;
+        end loop;
+    end if;
+    plain := plain and not timed and cardinality(picked) = 0 and bytes <= byte_limit;
+
+    if first_base is null then
+        upto := start;
+    elsif plain then
+        is_more := scanned >= straight_room;
+        upto := least(upto, start + straight_room);
+    else
+        is_more := true;
+        with source as materialized (
+            select x.base_offset + m.i - 1 as o, m.key, octet_length(m.payload) as size,
+                   x.published_at + make_interval(secs => (m.meta ->> 'delayMs')::bigint / 1000.0) as due,
+                   x.published_at + make_interval(secs => (m.meta ->> 'ttlMs')::bigint / 1000.0) as expiry
+            from batches x
+            cross join lateral unnest(x.payloads, x.keys, x.meta) with ordinality m (payload, key, meta, i)
+            where x.partition_id = p and x.base_offset between first_base and last_base
+              and x.base_offset + m.i - 1 >= start and (seen_to is null or x.base_offset + m.i - 1 < seen_to)),
+        sorted as (
+            select s.*, case when s.expiry <= t then 'expired'
+                             when s.o = any (refused) then 'filtered'
+                             when s.due > t then 'delayed'
+                             when s.key = any (blocked) then 'held'
+                             else 'taken' end as fate
+            from source s),
+        counted as materialized (
+            select s.*, count(*) filter (where s.fate = 'taken') over w as n_taken,
+                   sum(s.size) filter (where s.fate = 'taken') over w as n_bytes,
+                   count(*) filter (where s.fate = 'held') over w as n_held
+            from sorted s window w as (order by s.o)),
+        stop as (
+            select coalesce(min(s.o), (select max(x.o) + 1 from source x)) as at
+            from counted s
+            where s.fate = 'taken' and (s.n_taken > straight_room
+                                        or s.n_bytes > byte_limit and s.n_taken + cardinality(picked) > 1)
+               or s.fate = 'held' and s.n_held > held_limit - waiting)
+        select max(stop.at),
+               coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
+               array_agg(s.o) filter (where s.fate = 'held'),
+               array_agg(s.key) filter (where s.fate = 'held'),
+               array_agg(s.expiry) filter (where s.fate = 'held'),
+               array_agg(s.o) filter (where s.fate = 'delayed'),
+               array_agg(s.key) filter (where s.fate = 'delayed'),
+               array_agg(s.due) filter (where s.fate = 'delayed'),
+               array_agg(s.expiry) filter (where s.fate = 'delayed'),
+               count(*) filter (where s.fate = 'filtered'),
+               n_expired + count(*) filter (where s.fate = 'expired')
+        into upto, taken, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
+             n_filtered, n_expired
+        from stop left join counted s on s.o < stop.at;
+        upto := coalesce(upto, start);
+        insert into deferred (partition_id, group_id, "offset", key, state, due_at, expires_at)
+        select p, g, d.o, d.key, 'held', '-infinity', d.expiry
+        from unnest(held, held_keys, held_expiries) d (o, key, expiry)
+        union all
+        select p, g, d.o, d.key, 'delayed', d.due, d.expiry
+        from unnest(late, late_keys, late_dues, late_expiries) d (o, key, due, expiry);
+    end if;
+
+    if upto = c.next_offset and cardinality(picked) = 0 and n_expired = 0 then
+        outcome := case when waiting > 0 or exists (
+            select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
+            then 'held' else 'empty' end;
+        return next; return;
+    end if;
+    -- The row's lock alone is no proof where a shard can move: the cursor has to be where we found it.
+    update cursors x
+    set next_offset = upto, served_at = t, passed = x.passed + (upto - start), lost = x.lost + (start - c.next_offset),
+        filtered = x.filtered + n_filtered, expired = x.expired + n_expired,
+        filter_errors = x.filter_errors + case when n_filtered > 0 then coalesce(refused_errors, 0) else 0 end
+    where x.partition_id = p and x.group_id = g and x.next_offset = c.next_offset and x.epoch = c.epoch;
+    if not found then
+        raise exception 'cursor has moved' using errcode = '40001', detail = p::text;
+    end if;
+
+    if plain and upto > start then
+        insert into leases (partition_id, group_id, id, deadline, owner, pending)
+        values (p, g, lease, ends, who, int8multirange(int8range(start, upto)));
+    elsif cardinality(picked || taken) > 0 then
+        insert into leases (partition_id, group_id, id, deadline, owner, pending, deferrals)
+        select p, g, lease, ends, who, range_agg(int8range(x.o, x.o + 1)), cardinality(picked) > 0
+        from unnest(picked || taken) x (o);
+    else
+        outcome := 'again'; more := true; return next; return;
+    end if;
+    if mode = 'key' then
+        update leases l set offsets = k.offsets, keys = k.keys
+        from (select array_agg(x.o) as offsets, array_agg(coalesce(d.key, e.key)) as keys
+              from (select generate_series(start, upto - 1) as o where plain
+                    union all select unnest(picked || taken)) x
+              left join envelopes_at(p, case when plain then array(select generate_series(start, upto - 1))
+                                             else picked || taken end) e on e."offset" = x.o
+              left join deferred d on d.partition_id = p and d.group_id = g and d."offset" = x.o
+              where coalesce(d.key, e.key) is not null) k
+        where l.partition_id = p and l.group_id = g and l.id = lease;
+    end if;
+
+    if plain then
+        return query
+        select 'ok', is_more, lease, ends, c.epoch, greatest(x.base_offset, start), null::bigint[], x.published_at,
+               case when s.whole then x.keys else x.keys[s.low:s.high] end,
+               case when s.whole then x.meta else x.meta[s.low:s.high] end,
+               case when s.whole then x.payloads else x.payloads[s.low:s.high] end, null::int[]
+        from batches x
+        cross join lateral (select greatest(start - x.base_offset, 0)::int + 1 as low,
+                                   least(x.count, upto - x.base_offset)::int as high,
+                                   x.base_offset >= start and x.base_offset + x.count <= upto as whole) s
+        where x.partition_id = p and x.base_offset between first_base and last_base and x.base_offset < upto
+        order by x.base_offset;
+    else
+        return query
+        select 'ok', is_more, lease, ends, c.epoch, min(m.o), array_agg(m.o order by m.o), m.at,
+               array_agg(m.key order by m.o), array_agg(m.meta order by m.o), array_agg(m.payload order by m.o),
+               array_agg(m.attempt order by m.o)
+        from (select w.o, coalesce(d.published_at, l.published_at) as at, coalesce(d.key, l.key) as key,
+                     coalesce(d.meta, l.meta) as meta, coalesce(d.payload, l.payload) as payload,
+                     coalesce(d.attempt, 0) + 1 as attempt
+              from unnest(picked || taken) w (o)
+              left join messages_at(p, picked || taken) l on l."offset" = w.o
+              left join deferred d on d.partition_id = p and d.group_id = g and d."offset" = w.o) m
+        group by m.at
+        order by 6;
+    end if;
+end $$;

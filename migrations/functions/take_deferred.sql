@@ -1,0 +1,68 @@
+-- Puts deferred messages that are due and free into a lease, and returns their offsets. In order of keys, a message is
+-- free when everything of its key that waits before it goes along, and its key is not in flight elsewhere.
+-- The caller holds the cursor's row. At least one is taken, however large.
+create or replace function take_deferred(
+    p bigint, g int, t timestamptz, lease bigint, wanted int, byte_limit bigint, ordered boolean, flying text[])
+returns bigint[]
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    picked bigint[];
+    vanished bigint[];
+begin
+    if ordered then
+        with heads as (
+            select distinct on (d.key) d.key, d.state = 'held' or d.due_at <= t as ready
+            from deferred d
+            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
+              and d.key is not null
+            order by d.key, d."offset"),
+        free as materialized (
+            select h.key from heads h where h.ready and h.key <> all (coalesce(flying, '{}'))),
+        runs as (
+            select d."offset" as o,
+                   bool_and(d.state = 'held' or d.due_at <= t) over (partition by d.key order by d."offset") as ready
+            from free f
+            join deferred d on d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
+                           and d.key = f.key),
+        chosen as (
+            select r.o from runs r where r.ready
+            union all
+            select d."offset" from deferred d
+            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
+              and d.key is null and (d.state = 'held' or d.due_at <= t)
+            order by 1 limit wanted)
+        select array_agg(o) into picked from chosen;
+    else
+        with chosen as (
+            select d."offset" as o from deferred d
+            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
+              and d.due_at <= t
+            order by d.due_at, d."offset" limit wanted)
+        select array_agg(o) into picked from chosen;
+    end if;
+    if picked is null then
+        return '{}';
+    end if;
+
+    with sized as (
+        select w.o, octet_length(coalesce(d.payload, m.payload)) as size
+        from unnest(picked) w (o)
+        join deferred d on d.partition_id = p and d.group_id = g and d."offset" = w.o
+        left join messages_at(p, picked) m on m."offset" = w.o),
+    summed as (
+        select s.o, s.size, sum(s.size) over (order by s.o) as total, count(s.size) over (order by s.o) as n from sized s)
+    select array_agg(s.o order by s.o) filter (where s.size is not null and (s.total <= byte_limit or s.n = 1)),
+           array_agg(s.o) filter (where s.size is null)
+    into picked, vanished
+    from summed s;
+
+    if vanished is not null then  -- neither the log nor a copy has it: it was lost to somebody's hands
+        delete from deferred d where d.partition_id = p and d.group_id = g and d."offset" = any (vanished);
+        update cursors c set lost = c.lost + cardinality(vanished), passed = c.passed - cardinality(vanished)
+        where c.partition_id = p and c.group_id = g;
+    end if;
+    update deferred d set lease_id = lease
+    where d.partition_id = p and d.group_id = g and d."offset" = any (picked);
+    return coalesce(picked, '{}');
+end $$;
