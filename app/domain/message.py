@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 JSON = "application/json"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - named once, used in arithmetic
@@ -19,22 +21,24 @@ _MESSAGE_ID = re.compile(r"msg_([0-9a-f]{1,16})_([0-9a-f]{8})_([0-9a-f]{1,16})")
 MAX_BIGINT = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message on its way into the log. ``payload``: the exact bytes; JSON unless ``content_type`` says otherwise."""
+class NewMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message on its way into the log. ``payload``: the exact bytes; JSON unless ``content_type`` says otherwise.
+
+    ``event_key`` is what names the CloudEvent it came as: an idempotency key where the topic says so.
+    """
 
     payload: bytes
     key: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
     correlation_id: str | None = None
     content_type: str | None = None
     idempotency_key: str | None = None
     delay_ms: int | None = None
     ttl_ms: int | None = None
+    event_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, gc=False):
     """Where a message is: what a publish answers."""
 
     id: str
@@ -70,6 +74,20 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
+@lru_cache(maxsize=1024)  # the messages of a commit share theirs
+def iso(moment: datetime) -> str:
+    """How a time is written everywhere: ``2026-11-25T14:00:00.123456Z``. ``moment`` is in UTC."""
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def holds_json(content_type: str | None) -> bool:
+    """Whether a payload of this content type was checked to be JSON: none, ``application/json`` and ``…+json``."""
+    if content_type is None:
+        return True
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence == JSON or essence.endswith(("+json", "/json"))
+
+
 def stamp_of(published_at: datetime) -> int:
     return microseconds(published_at) & 0xFFFFFFFF
 
@@ -94,13 +112,16 @@ def parse_message_id(text: str) -> MessageId | None:
     return MessageId(partition, stamp, offset)
 
 
-def meta_of(message: NewMessage) -> dict[str, Any] | None:
-    """The stored document beside a payload; None for the many messages that need none.
+def meta_of(message: NewMessage) -> str | None:
+    """The stored JSON document beside a payload; None for the many messages that need none.
 
     ``headers`` and ``correlationId`` are both there or both absent, so that a reader can pass them on as they are.
     """
+    described = bool(message.headers) or message.correlation_id is not None or message.content_type is not None
+    if not described and message.delay_ms is None and message.ttl_ms is None:
+        return None
     meta: dict[str, Any] = {}
-    if message.headers or message.correlation_id is not None or message.content_type is not None:
+    if described:
         meta = {"headers": dict(message.headers), "correlationId": message.correlation_id}
     if message.content_type is not None:
         meta["contentType"] = message.content_type
@@ -108,4 +129,4 @@ def meta_of(message: NewMessage) -> dict[str, Any] | None:
         meta["delayMs"] = message.delay_ms
     if message.ttl_ms is not None:
         meta["ttlMs"] = message.ttl_ms
-    return meta or None
+    return msgspec.json.encode(meta).decode() if meta else None
