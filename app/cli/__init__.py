@@ -14,6 +14,12 @@ import click
 # Command → where it is. In the order of the help page.
 COMMANDS = {
     "serve": "app.cli.serve:serve",
+    "topics": "app.cli.topics:topics",
+    "groups": "app.cli.groups:groups",
+    "publish": "app.cli.publish:publish",
+    "pull": "app.cli.pull:pull",
+    "lag": "app.cli.lag:lag",
+    "dead-letters": "app.cli.dead_letters:dead_letters",
 }
 
 
