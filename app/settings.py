@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     retention_interval_ms: int = Field(
         60_000, ge=0, le=DAY_MS, description="Pause between two removals of messages past retention; 0 is off."
     )
+    attempt_retention_ms: int = Field(
+        7 * DAY_MS, ge=1000, le=YEAR_MS, description="How long the record of a delivery attempt can be read."
+    )
 
     # What a topic gets that says nothing else
     partitions: int = Field(1, ge=1, le=65_536, description="Partitions of a topic that does not say.")
@@ -111,6 +114,7 @@ class Settings(BaseSettings):
     dead_letter_enabled: bool = Field(True, description="Keep messages that used up their attempts.")
 
     # Limits
+    max_connections: int = Field(10_000, ge=10, le=1_000_000, description="Open connections of one worker; then 503.")
     max_message_bytes: int = Field(MIB, ge=1024, le=64 * MIB, description="Largest message.")
     max_batch_bytes: int = Field(8 * MIB, ge=1024, le=512 * MIB, description="Largest body of a batch.")
     queue_max_messages: int = Field(
