@@ -98,10 +98,10 @@ def name_for_postgres(cluster: Path, account: Account | None) -> str:
     return HERE
 
 
-def end_with_parent() -> None:
-    """In a child before exec, on Linux: a fast shutdown when the parent dies, however it dies."""
+def end_with_parent(number: signal.Signals = signal.SIGINT) -> None:
+    """In a child, on Linux: gets the signal when the parent dies, however it dies. Postgres's is a fast shutdown."""
     if sys.platform.startswith("linux"):
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+        _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 def programs(account: Account | None) -> Path:
