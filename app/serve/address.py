@@ -1,0 +1,55 @@
+"""Where the server listens."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from app.settings import variable
+
+
+class CannotServe(Exception):
+    """The text is one line for a person at a terminal."""
+
+
+def bound_sockets(host: str, port: int) -> list[socket.socket]:
+    """A socket for every address of ``host`` that this machine has, all on one port. Raises CannotServe."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise refused(host, port, error) from error
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    for family, kind, protocol, _, (name, _, *scope) in found:
+        try:
+            listener = socket.socket(family, kind, protocol)
+        except OSError as error:
+            absent = error
+            continue
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((name, port, *scope))
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise refused(host, port, error) from error
+            absent = error  # usual for the IPv6 side of localhost in a container
+        else:
+            sockets.append(listener)
+            port = listener.getsockname()[1]  # of port 0: every address gets the one that the first got
+    if not sockets:
+        raise refused(host, port, absent or OSError("no address"))
+    return sockets
+
+
+def refused(host: str, port: int, error: OSError) -> CannotServe:
+    if error.errno == errno.EADDRINUSE:
+        reason = f"another process has that port; stop it, or choose another with {variable('port')}"
+    else:
+        reason = error.strerror or str(error)
+    return CannotServe(f"Logpost cannot listen on {host}, port {port}: {reason}.")
+
+
+def url(host: str, port: int) -> str:
+    name = host.strip("[]")
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
