@@ -8,6 +8,7 @@ a lease that has ended, a group that has been moved by a seek or an attempt that
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 # Six hexadecimal numbers. The lease's id starts with its first deadline, in milliseconds since 1970, followed by
@@ -16,6 +17,7 @@ _ACK_ID = re.compile(
     r"ack_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,8})_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,16})"
 )
 LEASE_RANDOM_BITS = 20
+_HEX = frozenset("0123456789abcdef")
 
 Status = Literal["ok", "stale"]
 Verb = Literal["ack", "nack", "discard", "extend"]
@@ -46,3 +48,61 @@ def parse_ack_id(text: str) -> AckId | None:
     ack_id = AckId(*(int(part, 16) for part in match.groups()))
     fits = max(ack_id.partition_id, ack_id.lease_id, ack_id.offset) < 2**63
     return ack_id if fits and max(ack_id.group_id, ack_id.epoch, ack_id.attempt) < 2**31 else None
+
+
+class Part(NamedTuple):
+    """AckIds of one lease and attempt: ``first`` stands for all; ``positions`` are where they were in the input."""
+
+    first: AckId
+    positions: list[int]
+    offsets: list[int]
+
+
+def parts_of(ack_ids: Sequence[str]) -> list[Part]:
+    """AckIds by lease: those of one lease differ in their last number only, so the rest is read once.
+
+    Raises InvalidAckId with the position of the first that is none.
+    """
+    parts: dict[str, Part] = {}
+    for position, text in enumerate(ack_ids):
+        head, _, last = text.rpartition("_")
+        part = parts.get(head)
+        if part is None:
+            first = parse_ack_id(text)
+            if first is None:
+                raise InvalidAckId(position)
+            part = parts[head] = Part(first, [], [])
+            offset = first.offset
+        else:
+            offset = _offset(last)
+            if offset is None:
+                raise InvalidAckId(position)
+        part.positions.append(position)
+        part.offsets.append(offset)
+    return [*parts.values()]
+
+
+def _offset(text: str) -> int | None:
+    if not 0 < len(text) <= 16 or not _HEX.issuperset(text):
+        return None
+    offset = int(text, 16)
+    return offset if offset < 2**63 else None
+
+
+class InvalidAckId(ValueError):
+    """``position``: which one of several it is."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+def multirange(offsets: Iterable[int]) -> str:
+    """Offsets as a Postgres int8multirange: ``{[1,4),[7,8)}``."""
+    runs: list[list[int]] = []
+    for offset in sorted(offsets):
+        if runs and offset <= runs[-1][1]:
+            runs[-1][1] = max(runs[-1][1], offset + 1)
+        else:
+            runs.append([offset, offset + 1])
+    return "{" + ",".join(f"[{low},{high})" for low, high in runs) + "}"

@@ -189,10 +189,11 @@ begin
     end if;
 
     if upto = c.next_offset and cardinality(picked) = 0 and n_expired = 0 then
-        outcome := case when waiting > 0 or exists (
+        outcome := case when seen_from is not null and start <> seen_from then 'again'
+                        when waiting > 0 or exists (
             select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
             then 'held' else 'empty' end;
-        return next; return;
+        more := outcome = 'again'; return next; return;
     end if;
     -- The row's lock alone is no proof where a shard can move: the cursor has to be where we found it.
     update cursors x

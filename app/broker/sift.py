@@ -1,0 +1,82 @@
+"""Sift: judges messages by a group's filter before they are claimed.
+
+The claim is one function in the database and a filter is CEL, so the next messages of a partition are read and judged
+first. The claim then passes those only, and only from where they were read: if another was quicker, it says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import orjson
+
+from app.broker.catalog import Catalog
+from app.domain.expression import Context, Expression, Verdict, compile_expression
+from app.domain.group import Group
+from app.domain.message import Message
+from app.domain.partition import number_of
+from app.storage.cursors import peek
+from app.storage.database import Database
+from app.storage.leases import Judged
+
+# How many messages, and bytes of them, are read for one judgement, and judged before others get their turn.
+MESSAGES = 1000
+BYTES = 4 * 1024 * 1024
+AT_ONCE = 50
+
+
+class Meta(msgspec.Struct, frozen=True, rename="camel"):
+    """The stored document beside a payload, as far as an expression sees it."""
+
+    headers: dict[str, str] = {}
+    correlation_id: str | None = None
+    content_type: str | None = None
+
+
+NO_META = Meta()
+_decode_meta = msgspec.json.Decoder(Meta).decode
+
+
+async def judge(db: Database, catalog: Catalog, group: Group, partition_id: int) -> Judged | None:
+    """What the group's filter says of the next messages there; None for a group without one.
+
+    A filter that cannot be evaluated for a message does not match it, and is counted as an error.
+    """
+    if group.config.filter is None:
+        return None
+    expression = catalog.of_group(group, compiled_filter)
+    start, found = await peek(db, partition_id, group.id, limit=MESSAGES, byte_limit=BYTES)
+    refused = []
+    errors = 0
+    for at, message in enumerate(found, 1):
+        verdict = expression.judge(context_of(message, group.topic))
+        if verdict is not Verdict.MATCH:
+            refused.append(message.offset)
+            errors += verdict is Verdict.ERROR
+        if at % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return Judged(start, found[-1].offset + 1 if found else start, refused, errors)
+
+
+def compiled_filter(group: Group) -> Expression:
+    assert group.config.filter is not None, "only groups with a filter are judged"
+    return compile_expression(group.config.filter, "filter", "filter")
+
+
+def context_of(message: Message, topic: str) -> Context:
+    """A stored message as an expression sees it."""
+    meta = _decode_meta(message.meta) if message.meta else NO_META
+    return Context(
+        None if meta.content_type else orjson.loads(message.payload),
+        message.key,
+        meta.headers,
+        {
+            "topic": topic,
+            "correlationId": meta.correlation_id,
+            "contentType": meta.content_type,
+            "partition": number_of(message.partition_id),
+            "offset": message.offset,
+            "publishedAt": message.published_at.isoformat(),
+        },
+    )

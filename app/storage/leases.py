@@ -1,0 +1,279 @@
+"""Leases: claiming messages for a consumer and settling them, one partition and one function at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.domain.group import Group
+from app.storage.database import Database, Record, Tx, on_collision_again
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Messages of one record batch, arrays side by side.
+
+    ``offsets`` is None where they are consecutive from ``first_offset``; ``attempts`` is None where all are first
+    attempts; ``keys`` and ``metas`` are None where no message has one.
+    """
+
+    first_offset: int
+    offsets: Sequence[int] | None
+    published_at: datetime
+    keys: Sequence[str | None] | None
+    metas: Sequence[str | None] | None
+    payloads: Sequence[bytes]
+    attempts: Sequence[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a consumer got of a partition. ``outcome``: ok, or why there is nothing (see functions/claim.sql)."""
+
+    outcome: str
+    more: bool
+    lease_id: int = 0
+    deadline: datetime | None = None
+    epoch: int = 0
+    pieces: Sequence[Piece] = ()
+
+    @property
+    def count(self) -> int:
+        return sum(len(piece.payloads) for piece in self.pieces)
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload."""
+        return sum(len(payload) for piece in self.pieces for payload in piece.payloads)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a filter said of the offsets from ``start`` up to, not including, ``end``."""
+
+    start: int
+    end: int
+    refused: Sequence[int]
+    errors: int
+
+
+CLAIM = """
+    select outcome, more, lease_id, lease_deadline, lease_epoch, first_offset, offsets, published, keys, metas,
+           payloads, attempts
+    from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+"""
+
+
+async def claim(
+    db: Database,
+    partition_id: int,
+    group: Group,
+    *,
+    owner: str,
+    wanted: int,
+    byte_limit: int,
+    lease_ms: int,
+    judged: Judged | None = None,
+) -> Claim:
+    """Claims up to ``wanted`` messages and ``byte_limit`` bytes of payload for ``owner``.
+
+    Raises Outdated where ``group`` is not as it is stored any more, DatabaseUnavailable.
+    """
+    arguments = (
+        partition_id, group.id, group.version, owner, wanted, byte_limit, lease_ms, group.config.ordering,
+        group.config.max_in_flight, group.partitions,
+        *((judged.start, judged.end, judged.refused, judged.errors) if judged else (None, None, None, None)),
+    )  # fmt: skip
+    rows = await on_collision_again(lambda: db.fetch(CLAIM, *arguments))
+    first = rows[0]
+    if first[0] != "ok":
+        return Claim(first[0], bool(first[1]))
+    pieces = [Piece(*tuple(row)[5:]) for row in rows]
+    return Claim("ok", first[1], first[2], first[3], first[4], pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a stale look at a cursor says: ``claimable`` now, or perhaps in ``due_in`` seconds without any wake-up."""
+
+    group_id: int
+    partition_id: int
+    next_offset: int
+    claimable: bool
+    deferred: bool
+    paused: bool
+    due_in: float | None
+
+
+SURVEY = """
+    select c.group_id, c.partition_id, greatest(c.next_offset, p.first_offset) as next_offset, c.paused,
+           coalesce(head.next > greatest(c.next_offset, p.first_offset), false) as ahead,
+           exists (select from deferred d
+                   where d.partition_id = c.partition_id and d.group_id = c.group_id and d.lease_id is null
+                     and d.state <> 'delayed') as waiting,
+           due.at is not null as scheduled,
+           extract(epoch from least(due.at, expiry.at, ends.at) - clock_timestamp())::float8 as due_in
+    from cursors c
+    join partitions p on p.id = c.partition_id
+    left join lateral (
+        select b.base_offset + b.count as next from batches b
+        where b.partition_id = c.partition_id order by b.base_offset desc limit 1) head on true
+    left join lateral (
+        select d.due_at as at from deferred d
+        where d.partition_id = c.partition_id and d.group_id = c.group_id and d.lease_id is null and d.state <> 'held'
+        order by d.due_at limit 1) due on true
+    left join lateral (
+        select d.expires_at as at from deferred d
+        where d.partition_id = c.partition_id and d.group_id = c.group_id and d.lease_id is null
+          and d.expires_at is not null
+        order by d.expires_at limit 1) expiry on true
+    left join lateral (
+        select min(l.deadline) as at from leases l
+        where l.partition_id = c.partition_id and l.group_id = c.group_id) ends on true
+    where c.group_id = any ($1)
+    order by c.served_at, c.partition_id
+"""
+
+
+async def survey(db: Database, group_ids: Sequence[int]) -> list[Prospect]:
+    """The cursors of these groups, least recently served first. May be stale; the claim looks again."""
+    prospects = []
+    for row in await db.fetch(SURVEY, group_ids):
+        due_in: float | None = row["due_in"]
+        is_due = due_in is not None and due_in <= 0
+        prospects.append(
+            Prospect(
+                group_id=row["group_id"], partition_id=row["partition_id"], next_offset=row["next_offset"],
+                claimable=(row["ahead"] or row["waiting"] or is_due) and not row["paused"],
+                deferred=row["waiting"] or row["scheduled"], paused=row["paused"],
+                due_in=None if is_due or row["paused"] else due_in,
+            )
+        )  # fmt: skip
+    return prospects
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """What an ack settled of one lease, as pairs of the first offset and the one after the last."""
+
+    lease_id: int
+    ranges: Sequence[tuple[int, int]]
+    freed: bool
+
+
+ACK = "select $1::bigint, $2::int, * from ack($1, $2, $3, $4)"
+
+
+async def ack(
+    tx: Tx, leases: Iterable[tuple[int, int, Sequence[int], Sequence[str]]]
+) -> dict[tuple[int, int], list[Acked]]:
+    """Settles, in one round trip and one commit, parts of leases: (partition id, group id, lease ids, multiranges).
+
+    Partitions and groups in ascending order, each at most once. Returns what was settled by (partition id, group id).
+    """
+    rows: list[Record] = await tx.fetchmany(ACK, leases)
+    acked: dict[tuple[int, int], list[Acked]] = {}
+    for partition_id, group_id, lease_id, settled, freed in rows:
+        ranges = [(part.lower, part.upper) for part in settled]
+        acked.setdefault((partition_id, group_id), []).append(Acked(lease_id, ranges, freed))
+    return acked
+
+
+async def _positions(db: Database, statement: str, *arguments: Any) -> set[int]:
+    """Positions in the arguments' arrays, from 0, of what the function found in flight."""
+    positions = await on_collision_again(lambda: db.fetchval(statement, *arguments))
+    return {position - 1 for position in positions}
+
+
+NACK = "select nack($1, $2, $3, $4, $5, $6, $7, $8)"
+
+
+async def nack(
+    db: Database,
+    partition_id: int,
+    group_id: int,
+    lease_ids: Sequence[int],
+    offsets: Sequence[int],
+    *,
+    delays_ms: Sequence[int | None],
+    reasons: Sequence[str | None],
+    outcome: str = "nacked",
+    details: Sequence[str | None] | None = None,
+) -> set[int]:
+    """Gives deliveries up as failed; a delay of None is the backoff's. ``details``: JSON objects, see
+    functions/record_attempts.sql."""
+    return await _positions(
+        db, NACK, partition_id, group_id, lease_ids, offsets, delays_ms, reasons, outcome,
+        details or [None] * len(offsets),
+    )  # fmt: skip
+
+
+DISCARD = "select discard($1, $2, $3, $4, $5, $6)"
+
+
+async def discard(
+    db: Database,
+    partition_id: int,
+    group_id: int,
+    lease_ids: Sequence[int],
+    offsets: Sequence[int],
+    *,
+    reasons: Sequence[str | None],
+    details: Sequence[str | None] | None = None,
+) -> set[int]:
+    """Ends deliveries for good, without retry and without dead letter."""
+    details = details or [None] * len(offsets)
+    return await _positions(db, DISCARD, partition_id, group_id, lease_ids, offsets, reasons, details)
+
+
+EXTEND = "select extend($1, $2, $3, $4, $5)"
+
+
+async def extend(
+    db: Database,
+    partition_id: int,
+    group_id: int,
+    lease_ids: Sequence[int],
+    offsets: Sequence[int],
+    timeouts_ms: Sequence[int],
+) -> set[int]:
+    """Moves the deadlines to so many milliseconds from now."""
+    return await _positions(db, EXTEND, partition_id, group_id, lease_ids, offsets, timeouts_ms)
+
+
+HAND_BACK = "select hand_back($1, $2, $3, $4)"
+
+
+async def hand_back(
+    db: Database, partition_id: int, group_id: int, lease_ids: Sequence[int], offsets: Sequence[int]
+) -> set[int]:
+    """Returns deliveries for immediate redelivery, without using up an attempt."""
+    return await _positions(db, HAND_BACK, partition_id, group_id, lease_ids, offsets)
+
+
+REPEATED = "select repeated($1, $2, $3, $4, $5, $6, $7)"
+
+
+async def repeated(
+    db: Database,
+    partition_id: int,
+    group_id: int,
+    epochs: Sequence[int],
+    lease_ids: Sequence[int],
+    attempts: Sequence[int],
+    offsets: Sequence[int],
+    discards: Sequence[bool],
+) -> set[int]:
+    """Of settles that found nothing in flight, those that repeat one that was carried out."""
+    return await _positions(db, REPEATED, partition_id, group_id, epochs, lease_ids, attempts, offsets, discards)
+
+
+EXPIRE = "select expire_leases($1, $2)"
+
+
+async def expire(db: Database, partition_id: int, group_id: int) -> int:
+    """Fails what leases past their deadline still hold there; returns how many deliveries that were."""
+    expired: int = await on_collision_again(lambda: db.fetchval(EXPIRE, partition_id, group_id))
+    return expired
