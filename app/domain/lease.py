@@ -72,11 +72,9 @@ def parts_of(ack_ids: Sequence[str]) -> list[Part]:
             if first is None:
                 raise InvalidAckId(position)
             part = parts[head] = Part(first, [], [])
-            offset = first.offset
-        else:
-            offset = _offset(last)
-            if offset is None:
-                raise InvalidAckId(position)
+        offset = _offset(last)
+        if offset is None:
+            raise InvalidAckId(position)
         part.positions.append(position)
         part.offsets.append(offset)
     return [*parts.values()]

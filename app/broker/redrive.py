@@ -1,0 +1,60 @@
+"""Redrive: dead letters back to delivery, each with a full new budget of attempts."""
+
+from __future__ import annotations
+
+from app.broker.wakeups import Wakeups
+from app.domain.errors import DeadLetterNotFound
+from app.domain.group import Group
+from app.domain.message import MessageId, parse_message_id, stamp_of
+from app.domain.partition import topic_of
+from app.storage import dead_letters
+from app.storage.database import Database, clock
+from app.storage.dead_letters import DeadLetter
+from app.telemetry import log
+
+AT_ONCE = 500
+
+
+async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str) -> None:
+    """Raises DeadLetterNotFound."""
+    letter = await find_dead_letter(db, group, message_id)
+    if not await dead_letters.redrive(db, letter.partition_id, group.id, [letter.offset]):
+        raise DeadLetterNotFound.of(message_id)
+    log.info("redriven", topic=group.topic, group=group.name, count=1)
+    wakeups.freed(group.id, (letter.partition_id,))
+
+
+async def redrive_all(db: Database, wakeups: Wakeups, group: Group) -> int:
+    """Every letter there is now, oldest first; returns how many. What dies again meanwhile is not among them."""
+    async with db.connection() as connection:
+        until = await clock(connection)
+    count = 0
+    while True:
+        letters = await dead_letters.oldest_dead_letters(db, group.id, until=until, limit=AT_ONCE)
+        for partition_id, offsets in letters:
+            count += await dead_letters.redrive(db, partition_id, group.id, offsets)
+            wakeups.freed(group.id, (partition_id,))
+        if sum(len(offsets) for _, offsets in letters) < AT_ONCE:
+            log.info("redriven", topic=group.topic, group=group.name, count=count)
+            return count
+
+
+async def delete_dead_letter(db: Database, group: Group, message_id: str) -> None:
+    """Raises DeadLetterNotFound."""
+    letter = await find_dead_letter(db, group, message_id)
+    if not await dead_letters.delete_dead_letter(db, letter.partition_id, group.id, letter.offset):
+        raise DeadLetterNotFound.of(message_id)
+
+
+async def find_dead_letter(db: Database, group: Group, message_id: str) -> DeadLetter:
+    """Raises DeadLetterNotFound, whatever the id looks like."""
+    found = parse_message_id(message_id)
+    if found is not None and topic_of(found.partition_id) == group.topic_id:
+        letter = await dead_letters.read_dead_letter(db, found.partition_id, group.id, found.offset)
+        if letter is not None and _is(letter, found):
+            return letter
+    raise DeadLetterNotFound.of(message_id)
+
+
+def _is(letter: DeadLetter, found: MessageId) -> bool:
+    return stamp_of(letter.published_at) == found.stamp
