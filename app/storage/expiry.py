@@ -1,0 +1,47 @@
+"""Removal of records that have outlived their use: idempotency keys and recorded attempts, in bounded batches."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.storage.database import Database
+
+# A key ends with its topic's window, or with the purge of the partition that its message is in. Each topic has an index
+# range of its own; what a purge in another partition of it spared is looked at in vain until the window ends it.
+EXPIRE_KEYS = """
+with expired as materialized (
+    select k.ctid
+    from topics t
+    cross join lateral (
+        select clock_timestamp() - make_interval(secs => (t.config #>> '{idempotency,windowMs}')::bigint / 1000.0)
+               as window_start,
+               (select max(l.purged_at) from partitions l
+                where l.id between t.id << 16 and (t.id << 16) + 65535) as last_purge) ended
+    cross join lateral (
+        select k.ctid from idempotency_keys k
+        where k.partition_id >> 16 = t.id and k.published_at <= greatest(ended.window_start, ended.last_purge)
+          and (k.published_at <= ended.window_start
+               or k.published_at <= (select l.purged_at from partitions l where l.id = k.target_id))
+        order by k.published_at limit $1) k
+    limit $1)
+delete from idempotency_keys where ctid = any (array(select ctid from expired))
+"""
+
+
+async def expire_keys(db: Database, *, most: int) -> int:
+    return _count(await db.execute(EXPIRE_KEYS, most))
+
+
+EXPIRE_ATTEMPTS = """
+delete from attempts where ctid = any (array(
+    select a.ctid from attempts a where a.at < clock_timestamp() - $2::interval order by a.at limit $1))
+"""
+
+
+async def expire_attempts(db: Database, *, kept_for: timedelta, most: int) -> int:
+    return _count(await db.execute(EXPIRE_ATTEMPTS, most, kept_for))
+
+
+def _count(command_tag: str) -> int:
+    """``DELETE 17`` → 17."""
+    return int(command_tag.rpartition(" ")[2])

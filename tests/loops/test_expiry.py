@@ -1,0 +1,60 @@
+"""What has outlived its use goes: idempotency keys with their topic's window, attempts after their time."""
+
+from __future__ import annotations
+
+from app.loops.expiry import expire_once
+from app.storage.database import Database
+from tests.loops.conftest import Log, column
+
+WEEK_MS = 7 * 24 * 3600 * 1000
+
+
+async def keys(db: Database) -> list[str]:
+    return list(await column(db, "select key from idempotency_keys order by key"))
+
+
+async def test_idempotency_keys_go_with_the_window_of_their_own_topic(db: Database) -> None:
+    short = await Log.create(db, "short", window_ms=60_000)
+    long = await Log.create(db, "long", window_ms=3_600_000)
+    for log, name in ((short, "short"), (long, "long")):
+        await log.append(1, once=f"{name} old")
+        await log.age(100)
+        await log.append(1, once=f"{name} new")
+    await expire_once(db, attempt_retention_ms=WEEK_MS)
+    assert await keys(db) == ["long new", "long old", "short new"]
+
+
+async def test_a_purge_removes_the_keys_from_before_it(db: Database, log: Log) -> None:
+    await log.append(1, once="before")
+    await db.fetchval("select purge($1)", log.partitions[0])
+    await log.append(1, once="after")
+    await expire_once(db, attempt_retention_ms=WEEK_MS)
+    assert await keys(db) == ["after"]
+
+
+async def test_a_key_published_while_the_purge_was_under_way_stays(db: Database) -> None:
+    log = await Log.create(db, partitions=2)
+    await log.append(1, number=0, once="before")
+    await log.append(1, number=1, once="between")
+    await db.fetchval("select purge($1)", log.partitions[0])  # one partition has been purged, the other not yet
+    await expire_once(db, attempt_retention_ms=WEEK_MS)
+    assert await keys(db) == ["between"]
+
+
+async def test_attempts_are_kept_for_their_time(db: Database) -> None:
+    await db.execute(
+        'insert into attempts (partition_id, "offset", group_id, attempt, at, outcome) '
+        "select 1, o, 1, 1, clock_timestamp() - make_interval(secs => o), 'nacked' from unnest(array[5, 15, 25]) o"
+    )
+    await expire_once(db, attempt_retention_ms=20_000)
+    assert await column(db, 'select "offset" from attempts order by 1') == [5, 15]
+
+
+async def test_expiry_goes_in_bounded_batches(db: Database, log: Log) -> None:
+    for i in range(7):
+        await log.append(1, once=f"key {i}")
+    await log.age(100)
+    assert await expire_once(db, attempt_retention_ms=WEEK_MS, batch_size=5)
+    assert await keys(db) == ["key 5", "key 6"]  # the oldest went first
+    assert not await expire_once(db, attempt_retention_ms=WEEK_MS, batch_size=5)
+    assert await keys(db) == []
