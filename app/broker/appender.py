@@ -1,0 +1,235 @@
+"""The appender: every publish of this process goes through its one connection, everything that waits in one commit.
+
+    publish ──▶ waiting ──▶ drain: look up keys ─▶ append rows ─▶ commit ──▶ answers, wake-ups
+                   ▲                       │
+                   └── the others again ◀──┘ a topic has changed, a key was taken meanwhile, a partition is locked
+
+A commit costs the same for one message or a thousand, so requests never contend for a partition; while one commit is
+on its way the next ones gather. A publish is answered when COMMIT has returned and the server had nothing to say about
+it: a cancelled wait for a synchronous replica also commits, with a notice 01000. What happened to a commit that ended
+in any other way is unknown, and so the caller is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import structlog
+
+from app.broker.drain import Drain, Publish, once_keys
+from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
+from app.domain.message import NewMessage, Published
+from app.domain.partition import topic_of
+from app.domain.topic import Topic
+from app.storage.appends import AppendConnection, Failure, Fate
+from app.storage.database import Database, Outdated
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+# One transaction: large enough that its cost is shared, small enough that nobody waits long for it.
+MAX_DRAIN_MESSAGES = 10_000
+MAX_DRAIN_BYTES = 32 * 1024 * 1024
+MAX_TRIES = 8
+MAX_BACKOFF_S = 1.0
+
+OnPublished = Callable[[Collection[int]], None]
+
+
+class Appender:
+    """One per process. ``run`` does the work, in a task of the supervisor's."""
+
+    def __init__(
+        self, db: Database, *, max_messages: int, max_bytes: int, on_published: OnPublished = lambda _: None
+    ) -> None:
+        """``max_messages`` and ``max_bytes`` may wait for a drain. ``on_published`` gets the ids of partitions right
+        after a commit of messages in them."""
+        self._connection = AppendConnection(db)
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._on_published = on_published
+        self._waiting: deque[Publish] = deque()
+        self._messages = 0
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._blocked: set[int] = set()
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._backoff_s = 0.0
+
+    def append(
+        self, topic: Topic, messages: Sequence[NewMessage], partition_ids: Sequence[int]
+    ) -> Awaitable[list[Published]]:
+        """Where the messages are, once they are committed: in input order, all or none of them.
+
+        Raises QueueFull and ShuttingDown at once; the awaited answer raises Outdated (read the topic again and
+        repeat), IdempotencyKeyReused, DatabaseUnavailable and CommitUnknown.
+        """
+        size = sum([len(message.payload) for message in messages])
+        if self._stopping:
+            raise ShuttingDown("The server is shutting down.")
+        if self._messages + len(messages) > self._max_messages or self._bytes + size > self._max_bytes:
+            raise QueueFull("Too many messages are waiting for their commit; try again.")
+        answer = asyncio.get_running_loop().create_future()
+        has_keys = any(message.idempotency_key is not None for message in messages)
+        self._waiting.append(Publish(topic, messages, partition_ids, size, answer, has_keys))
+        self._messages += len(messages)
+        self._bytes += size
+        self._arrived.set()
+        return answer
+
+    async def run(self) -> None:
+        """Works until ``stop``, whatever fails. Cancelled, it gives up what it has; nobody is left without an
+        answer."""
+        self._ended.clear()
+        taken: list[Publish] = []
+        try:
+            await self._connected()
+            while await self._something_waits():
+                if await self._connected():
+                    taken = self._take()
+                    await self._settle(taken)
+                    taken = []
+        finally:
+            self._fail(taken, CommitUnknown, "The server stopped before the commit returned.")
+            self._fail(self._take_all(), ShuttingDown, "The server is shutting down.")
+            self._connection.close()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Takes nothing more, and returns when everything that was accepted has its answer."""
+        self._stopping = True
+        self._arrived.set()
+        await self._ended.wait()
+
+    async def _something_waits(self) -> bool:
+        while not self._waiting:
+            if self._stopping:
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return True
+
+    async def _connected(self) -> bool:
+        """With the database away everybody waiting is told so, and after a pause it is tried again."""
+        try:
+            await self._connection.open()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
+            if self._waiting or self._backoff_s == 0.0:
+                log.warning("append_connection_failed", error=str(error) or type(error).__name__)
+            self._fail(self._take_all(), DatabaseUnavailable, "The database cannot be reached at the moment.")
+            self._backoff_s = min(max(2 * self._backoff_s, 0.05), MAX_BACKOFF_S)
+            await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
+            return False
+        self._backoff_s = 0.0
+        return True
+
+    def _take(self) -> list[Publish]:
+        """The first that waited, as many as fit into one transaction. Who has gone away is left out."""
+        taken: list[Publish] = []
+        messages = size = 0
+        while self._waiting:
+            publish = self._waiting[0]
+            messages += len(publish.messages)
+            size += publish.size
+            if taken and (messages > MAX_DRAIN_MESSAGES or size > MAX_DRAIN_BYTES):
+                break
+            self._waiting.popleft()
+            self._messages -= len(publish.messages)
+            self._bytes -= publish.size
+            if not publish.answer.done():
+                taken.append(publish)
+        return taken
+
+    def _take_all(self) -> list[Publish]:
+        taken = list(self._waiting)
+        self._waiting.clear()
+        self._messages = self._bytes = 0
+        return taken
+
+    async def _settle(self, publishes: list[Publish]) -> None:
+        """Gives every one of the publishes its answer."""
+        for tried in range(1, MAX_TRIES + 1):
+            publishes = [publish for publish in publishes if not publish.answer.done()]
+            if self._blocked:
+                publishes = await self._without_blocked(publishes)
+            if not publishes:
+                return
+            try:
+                await self._commit(publishes)
+            except Failure as failure:
+                await self._recover(failure, publishes, tried)
+            else:
+                return
+        self._fail(publishes, DatabaseUnavailable, "Too many others are changing the same thing; try again.")
+
+    async def _commit(self, publishes: list[Publish]) -> None:
+        """One transaction; on plain Postgres one commit for all partitions is what costs least.
+
+        This is the seam: where partitions live on different machines, each row is a call of its own here, and only a
+        publish that spans several needs a transaction around them. Raises Failure.
+        """
+        keys = once_keys(publishes)
+        drain = Drain(publishes, await self._connection.find_taken(keys) if keys else {})
+        rows = drain.rows
+        appended = await self._connection.append(rows) if rows else []
+        for publish, results in drain.answers(appended):
+            if not publish.answer.done():
+                publish.answer.set_result(results)
+        for publish, error in drain.refused:
+            self._refuse(publish, error)
+        if rows:
+            self._on_published({row.partition_id for row in rows})
+
+    async def _recover(self, failure: Failure, publishes: list[Publish], tried: int) -> None:
+        """Answers those for whom it is over; the others are tried again."""
+        match failure.fate:
+            case Fate.UNKNOWN:
+                log.warning("commit_unknown", messages=sum(len(x.messages) for x in publishes), error=failure.reason)
+                self._fail(publishes, CommitUnknown, "It is not known whether the commit succeeded; publish again with "
+                           "the same Idempotency-Key.")  # fmt: skip
+            case Fate.AWAY:
+                self._fail(publishes, DatabaseUnavailable, "The database cannot be reached at the moment.")
+            case Fate.OUTDATED:
+                topic = None if failure.partition_id is None else topic_of(failure.partition_id)
+                self._outdated([publish for publish in publishes if topic in (None, publish.topic.id)])
+            case Fate.LOCKED:
+                self._blocked.update(*(publish.partition_ids for publish in publishes))
+            case Fate.COLLISION:
+                await asyncio.sleep(random.uniform(0, 0.002 * 2**tried))
+            case Fate.NOTHING if len(publishes) > 1:
+                # One of them is to blame; the others must not suffer for it.
+                for publish in publishes:
+                    await self._settle([publish])
+            case Fate.NOTHING:
+                log.error("append_failed", topic=publishes[0].topic.name, error=failure.reason)
+                self._fail(publishes, LogpostError, "Something went wrong here; nothing was stored.")
+
+    async def _without_blocked(self, publishes: list[Publish]) -> list[Publish]:
+        """A partition that somebody else locked for long must not hold up the others: those who want it are told."""
+        wanted = self._blocked.intersection(*[{x for publish in publishes for x in publish.partition_ids}])
+        if not wanted:
+            return publishes
+        try:
+            self._blocked -= await self._connection.unlocked(wanted)
+        except Failure:
+            self._fail(publishes, DatabaseUnavailable, "The database cannot be reached at the moment.")
+            return []
+        stuck = [publish for publish in publishes if not self._blocked.isdisjoint(publish.partition_ids)]
+        self._fail(stuck, DatabaseUnavailable, "A partition of the topic is locked at the moment.")
+        return [publish for publish in publishes if not publish.answer.done()]
+
+    def _outdated(self, publishes: list[Publish]) -> None:
+        for publish in publishes:
+            self._refuse(publish, Outdated())
+
+    def _fail(self, publishes: Sequence[Publish], kind: type[LogpostError], detail: str) -> None:
+        for publish in publishes:
+            self._refuse(publish, kind(detail))
+
+    def _refuse(self, publish: Publish, error: Exception) -> None:
+        if not publish.answer.done():
+            publish.answer.set_exception(error)
