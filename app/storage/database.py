@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
@@ -166,6 +167,15 @@ class Database:
 
 async def _keep_session(_connection: Any) -> None:
     """Instead of the driver's reset, a round trip per call: nobody here changes a pooled session."""
+
+
+CLOCK = "select clock_timestamp()"
+
+
+async def clock(tx: Tx) -> datetime:
+    """The database's clock, which is the only one that counts."""
+    now: datetime = await tx.fetchval(CLOCK)
+    return now
 
 
 IS_UP = "select 1"
