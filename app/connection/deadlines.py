@@ -39,12 +39,20 @@ class Deadline:
 
     def set(self, seconds: float) -> None:
         self.clear()
-        self._timer = self._loop.call_later(seconds, self._action)
+        self._timer = self._loop.call_later(seconds, self._fire)
 
     def clear(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._timer is not None
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._action()
 
 
 class Stall:
@@ -57,6 +65,9 @@ class Stall:
         self._before = 0
 
     def watch(self) -> None:
+        """From now on, unless it does already."""
+        if self._deadline.is_set:
+            return
         self._before = self._transport.get_write_buffer_size()
         if self._before:
             self._deadline.set(self._seconds)
@@ -65,7 +76,8 @@ class Stall:
         self._deadline.clear()
 
     def _check(self) -> None:
-        if self._before - self._transport.get_write_buffer_size() < LEAST_READ_BYTES:
+        left = self._transport.get_write_buffer_size()
+        if left and self._before - left < LEAST_READ_BYTES:
             self._transport.abort()
         else:
             self.watch()

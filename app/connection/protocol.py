@@ -287,7 +287,8 @@ class Connection(HttpToolsProtocol):
         elif self.reading is not Reading.NOTHING:
             self._refuse(REQUEST_TIMEOUT)
         elif self.transport.get_write_buffer_size():
-            self.transport.abort()
+            self._stall.watch()  # not silent: still reading the last answer, or pretending to
+            self._deadline.set(self.limits.idle_s)
         else:
             self.transport.close()
 
