@@ -14,7 +14,7 @@ import orjson
 from app.broker.catalog import Catalog
 from app.domain.expression import Context, Expression, Verdict, compile_expression
 from app.domain.group import Group
-from app.domain.message import Message
+from app.domain.message import Message, holds_json, iso
 from app.domain.partition import number_of
 from app.storage.cursors import peek
 from app.storage.database import Database
@@ -68,7 +68,7 @@ def context_of(message: Message, topic: str) -> Context:
     """A stored message as an expression sees it."""
     meta = _decode_meta(message.meta) if message.meta else NO_META
     return Context(
-        None if meta.content_type else orjson.loads(message.payload),
+        orjson.loads(message.payload) if holds_json(meta.content_type) else None,
         message.key,
         meta.headers,
         {
@@ -77,6 +77,6 @@ def context_of(message: Message, topic: str) -> Context:
             "contentType": meta.content_type,
             "partition": number_of(message.partition_id),
             "offset": message.offset,
-            "publishedAt": message.published_at.isoformat(),
+            "publishedAt": iso(message.published_at),
         },
     )

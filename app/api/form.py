@@ -1,0 +1,76 @@
+"""The form of a message in an answer, spliced from what is stored: payloads and headers are never made into objects."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+
+import msgspec
+
+from app.broker.pull import Pulled, Taken
+from app.domain.lease import ack_id_prefix
+from app.domain.message import holds_json, id_prefix, iso
+from app.domain.partition import number_of
+from app.storage.leases import Piece
+
+
+class Meta(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """The stored document beside a payload; what it says of headers goes out as it is."""
+
+    headers: msgspec.Raw = msgspec.Raw(b"{}")
+    correlation_id: msgspec.Raw = msgspec.Raw(b"null")
+    content_type: str | None = None
+
+
+NO_META = b'"headers":{},"correlationId":null'
+_decode_meta = msgspec.json.Decoder(Meta).decode
+encode = msgspec.json.encode
+
+
+def described(meta: str | None, payload: bytes) -> tuple[bytes, bytes]:
+    """The members ``headers`` and ``correlationId``, and the members that hold the payload."""
+    if meta is None:
+        return NO_META, b'"message":' + payload
+    stored = _decode_meta(meta)
+    head = b'"headers":%b,"correlationId":%b' % (stored.headers, stored.correlation_id)
+    if stored.content_type is None:
+        return head, b'"message":' + payload
+    kind = b'"contentType":' + encode(stored.content_type)
+    if holds_json(stored.content_type):
+        return head, b'%b,"message":%b' % (kind, payload)
+    return head, b'%b,"dataBase64":"%b"' % (kind, b64encode(payload))
+
+
+def delivered(pulled: Pulled) -> Iterator[bytes]:
+    """The messages of a pull, each as a JSON object, partition by partition in the order of their offsets."""
+    for taken in pulled.taken:
+        yield from _of_lease(pulled, taken)
+
+
+def _of_lease(pulled: Pulled, taken: Taken) -> Iterator[bytes]:
+    group, claim = pulled.group, taken.claim
+    assert claim.deadline is not None, "a claim with messages has a lease"
+    place = b'","topic":%b,"partition":%d,"offset":' % (encode(group.topic), number_of(taken.partition_id))
+    tail = b',"maxAttempts":%d,"leaseExpiresAt":"%b","ackId":"%b' % (
+        group.config.max_attempts,
+        iso(claim.deadline).encode(),
+        ack_id_prefix(taken.partition_id, group.id, claim.epoch, claim.lease_id).encode(),
+    )
+    for piece in claim.pieces:
+        yield from _of_piece(taken.partition_id, piece, place, tail)
+
+
+def _of_piece(partition_id: int, piece: Piece, place: bytes, tail: bytes) -> Iterator[bytes]:
+    """The hottest loop of a pull: what the messages of a piece have in common was written before."""
+    start = b'{"id":"' + id_prefix(partition_id, piece.published_at).encode()
+    published = b',"publishedAt":"' + iso(piece.published_at).encode() + b'","attempt":'
+    keys, metas, attempts, offsets = piece.keys, piece.metas, piece.attempts, piece.offsets
+    for at, payload in enumerate(piece.payloads):
+        offset = piece.first_offset + at if offsets is None else offsets[at]
+        key = keys[at] if keys is not None else None
+        attempt = 1 if attempts is None else attempts[at]
+        head, body = described(metas[at] if metas is not None else None, payload)
+        yield b'%b%x%b%d,"key":%b,%b%b%d%b%x_%x",%b}' % (
+            start, offset, place, offset, b"null" if key is None else encode(key), head, published, attempt, tail,
+            attempt, offset, body,
+        )  # fmt: skip

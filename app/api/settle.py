@@ -1,0 +1,125 @@
+"""Ack, nack, discard, extend and the four mixed, on the fast lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from app.api.body import decoded
+from app.broker.catalog import Catalog
+from app.broker.settle import Settlement, Settler
+from app.domain.errors import InvalidField, NothingSettled
+from app.domain.group import Group
+from app.domain.lease import AckId, Verb, parse_ack_id
+
+MAX_ACK_IDS = 10_000
+MAX_DELAY_MS = 7 * 24 * 60 * 60 * 1000
+
+DelayMs = Annotated[int, Meta(ge=0, le=MAX_DELAY_MS)] | None
+TimeoutMs = Annotated[int, Meta(ge=100, le=86_400_000)] | None
+Reason = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")] | None
+AckIds = Annotated[list[str], Meta(min_length=1, max_length=MAX_ACK_IDS)]
+
+
+class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """One verb for several deliveries. ``delay_ms`` goes with nack, ``ack_timeout_ms`` with extend."""
+
+    ack_ids: AckIds
+    reason: Reason = None
+    delay_ms: DelayMs = None
+    ack_timeout_ms: TimeoutMs = None
+
+
+class Nack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    ack_id: str
+    reason: Reason = None
+    delay_ms: DelayMs = None
+
+
+class Discard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    ack_id: str
+    reason: Reason = None
+
+
+class Extend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    ack_id: str
+    ack_timeout_ms: TimeoutMs = None
+
+
+class Mixed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Results come in this order: ack, nack, discard, extend."""
+
+    ack: Annotated[list[str], Meta(max_length=MAX_ACK_IDS)] = []
+    nack: Annotated[list[Nack], Meta(max_length=MAX_ACK_IDS)] = []
+    discard: Annotated[list[Discard], Meta(max_length=MAX_ACK_IDS)] = []
+    extend: Annotated[list[Extend], Meta(max_length=MAX_ACK_IDS)] = []
+
+
+_form = msgspec.json.Decoder(Form)
+_mixed = msgspec.json.Decoder(Mixed)
+
+
+class Settling:
+    """The settle calls of one process."""
+
+    def __init__(self, catalog: Catalog, settler: Settler) -> None:
+        self._catalog = catalog
+        self._settler = settler
+
+    async def one_verb(self, namespace_id: int, topic: str, name: str, verb: Verb, body: bytes) -> bytes:
+        """The answer's body. Raises InvalidJson, InvalidField, NothingSettled, and what finding the group raises."""
+        group = await self._catalog.group(namespace_id, topic, name)
+        form = decoded(body, _form)
+        if verb == "ack":
+            return answer(form.ack_ids, await self._settler.ack(group, form.ack_ids))
+        timeout_ms = form.ack_timeout_ms or group.config.ack_timeout_ms
+        settlements = [
+            Settlement(verb, _ack_id(text, f"ackIds[{at}]", at), form.reason, form.delay_ms, timeout_ms)
+            for at, text in enumerate(form.ack_ids)
+        ]
+        return answer(form.ack_ids, await self._settler.settle(group, settlements))
+
+    async def mixed(self, namespace_id: int, topic: str, name: str, body: bytes) -> bytes:
+        group = await self._catalog.group(namespace_id, topic, name)
+        settlements = [*_settlements(decoded(body, _mixed), group)]
+        if not settlements:
+            raise InvalidField.of("body", "names no ackId to settle")
+        results = await self._settler.settle(group, settlements)
+        return answer([str(settlement.ack_id) for settlement in settlements], results)
+
+
+def _settlements(mixed: Mixed, group: Group) -> Iterable[Settlement]:
+    for at, text in enumerate(mixed.ack):
+        yield Settlement("ack", _ack_id(text, f"ack[{at}]", at))
+    for at, nack in enumerate(mixed.nack):
+        yield Settlement("nack", _ack_id(nack.ack_id, f"nack[{at}].ackId", at), nack.reason, nack.delay_ms)
+    for at, discard in enumerate(mixed.discard):
+        yield Settlement("discard", _ack_id(discard.ack_id, f"discard[{at}].ackId", at), discard.reason)
+    for at, extend in enumerate(mixed.extend):
+        ack_id = _ack_id(extend.ack_id, f"extend[{at}].ackId", at)
+        yield Settlement("extend", ack_id, timeout_ms=extend.ack_timeout_ms or group.config.ack_timeout_ms)
+
+
+def _ack_id(text: str, field: str, at: int) -> AckId:
+    ack_id = parse_ack_id(text)
+    if ack_id is None:
+        raise InvalidField.of(field, "is not an ackId", index=at)
+    return ack_id
+
+
+def answer(ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
+    """Raises NothingSettled if none is ok; then nothing has changed."""
+    if True not in results:
+        stale = [{"ackId": ack_id, "status": "stale"} for ack_id in ack_ids]
+        raise NothingSettled(
+            "None of these deliveries is in flight under its ackId any more.", extra={"results": stale}
+        )
+    # What was understood as an ackId has nothing in it that JSON would have to escape.
+    parts = [
+        f'{{"ackId":"{ack_id}","status":"{"ok" if ok else "stale"}"}}'
+        for ack_id, ok in zip(ack_ids, results, strict=True)
+    ]
+    return f'{{"results":[{",".join(parts)}]}}'.encode()
