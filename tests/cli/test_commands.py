@@ -170,6 +170,13 @@ def test_a_server_that_is_not_there_is_told(logpost: Logpost) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_a_proxy_is_not_asked_for_this_machine(logpost: Logpost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with answering() as stub:
+        assert logpost("topics", "show", "orders", url=stub.url).exit_code == 0
+
+
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://[", "http://a b/", ""])
 def test_an_address_that_is_none_is_told(logpost: Logpost, url: str) -> None:
     result = logpost("topics", "list", "--url", url)

@@ -61,7 +61,8 @@ def test_what_nobody_could_read_is_not_acked() -> None:
     with answering(pulled('{"ackId":"a"}'), acked(a="ok")) as stub:
         done = subprocess.run(
             [sys.executable, "-m", "app", "pull", "orders", "billing", "--ack"], cwd=ROOT, check=False,
-            env=clean_environment({"LOGPOST_URL": stub.url}), stdout=writer, stderr=subprocess.PIPE,
+            env=clean_environment({"LOGPOST_URL": stub.url, "PYTHONUNBUFFERED": ""}), stdout=writer,
+            stderr=subprocess.PIPE,
         )  # fmt: skip
     os.close(writer)
     assert done.returncode == 1
