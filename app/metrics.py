@@ -4,15 +4,16 @@ Names are few and labels are bounded: none carries a topic, a group or a key, wh
 (lag and backlog of a group are at its ``/stats``). A counter is touched once per batch, not per message.
 
 One process keeps its counters in memory. Several workers behind one port share theirs through files in the directory
-that ``PROMETHEUS_MULTIPROC_DIR`` names (``share`` prepares it, before the workers start): whichever of them is asked
-answers for all, and what a worker counted outlives it. A second replica has its own, as is usual: sum over them.
+that ``PROMETHEUS_MULTIPROC_DIR`` names (see ``shared``): whichever of them is asked answers for all, and what a worker
+counted outlives it. A second replica has its own, as is usual: sum over them.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -69,14 +70,14 @@ def _kind(name: str) -> str:
     return name.partition(":")[0]
 
 
-def share(directory: Path) -> dict[str, str]:
-    """Prepares ``directory`` for the counters of the workers to come; returns the environment to start them with.
+@contextmanager
+def shared() -> Iterator[dict[str, str]]:
+    """The environment to start workers with, so that they share their counters until the end of the block.
 
-    Call it once, in the supervising process, before the first worker: what an earlier run left there is removed.
+    For the supervising process: a worker that it starts anew goes on from what the one before it counted.
     """
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    return {DIRECTORY_VARIABLE: str(directory)}
+    with tempfile.TemporaryDirectory(prefix="logpost-metrics-") as directory:
+        yield {DIRECTORY_VARIABLE: directory}
 
 
 def render() -> bytes:
