@@ -79,7 +79,7 @@ def list_groups(client: Client, output: Output, topic: str, limit: int | None) -
 def declare(
     client: Client, output: Output, *, topic: str, group: str, pull: bool, document: dict[str, Any], **given: Any
 ) -> None:
-    """Create GROUP of TOPIC, or change its configuration."""
+    """Create GROUP of TOPIC, or change it, keeping its place: what is not given gets its default."""
     if pull and given["push_url"]:
         raise click.UsageError("--pull and --push-url exclude each other")
     given["mode"] = "push" if given["push_url"] else "pull" if pull else None

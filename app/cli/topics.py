@@ -53,7 +53,7 @@ def list_topics(client: Client, output: Output, tag: str | None, limit: int | No
 @document_option
 @connected
 def declare(client: Client, output: Output, *, topic: str, document: dict[str, Any], **given: Any) -> None:
-    """Create TOPIC, or change its configuration."""
+    """Create TOPIC, or change it: what is not given gets its default (partitions stay as they are)."""
     given["tags"] = list(given["tags"]) or None
     output.document(client.call("PUT", path("topics", topic), placed(document, given, PLACES)))
 
