@@ -12,10 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import httpx
 import pytest
 
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.migrate import migrate
+from tests.app_client import serving
 from tests.servers import Servers
 
 
@@ -71,3 +73,10 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     started = Servers(tmp_path)
     yield started
     await started.stop_all()
+
+
+@pytest.fixture
+async def client(dsn: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process, on this test's database, with default settings."""
+    async with serving(dsn) as client:
+        yield client

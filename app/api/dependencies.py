@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
+from pydantic import AfterValidator
 
+from app.api.auth import Caller, Gate
+from app.broker.catalog import Catalog
+from app.broker.wakeups import Wakeups
+from app.domain.group import GroupConfig
+from app.domain.names import NAME_PATTERN, check_name
+from app.domain.topic import TopicConfig
 from app.storage.database import Database
+from app.webhook.address import Policy
 
 
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What topics and groups get that do not say."""
+
+    topic: TopicConfig
+    partitions: int
+    group: GroupConfig
 
 
-Db = Annotated[Database, Depends(_database)]
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything of a process that answers requests; made in main.py, kept in ``app.state.parts``."""
+
+    db: Database
+    catalog: Catalog
+    wakeups: Wakeups
+    gate: Gate
+    defaults: Defaults
+    policy: Policy
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def _db(request: Request) -> Database:
+    return parts_of(request).db
+
+
+def _catalog(request: Request) -> Catalog:
+    return parts_of(request).catalog
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+TheParts = Annotated[Parts, Depends(parts_of)]
+Db = Annotated[Database, Depends(_db)]
+TheCatalog = Annotated[Catalog, Depends(_catalog)]
+TheCaller = Annotated[Caller, Depends(_caller)]
+
+TopicName = Annotated[
+    str,
+    Path(description="Name of the topic.", examples=["orders"], json_schema_extra={"pattern": f"^{NAME_PATTERN}$"}),
+    AfterValidator(lambda name: check_name("topic", name)),
+]
+GroupName = Annotated[
+    str,
+    Path(description="Name of the group.", examples=["billing"], json_schema_extra={"pattern": f"^{NAME_PATTERN}$"}),
+    AfterValidator(lambda name: check_name("group", name)),
+]

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.api.dependencies import Db
+from app.api.problems import problems
 from app.storage.database import is_up
 
 router = APIRouter(tags=["operations"])
@@ -23,7 +24,7 @@ async def livez() -> Health:
     return Health()
 
 
-@router.get("/readyz", operation_id="readyz")
+@router.get("/readyz", operation_id="readyz", responses=problems(503))
 async def readyz(db: Db) -> Health:
     """200 when the database answers, 503 when it does not."""
     await is_up(db)

@@ -40,7 +40,12 @@ FRAMEWORK_DETAILS = {
     405: "This path does not take that method.",
 }
 # pydantic's sentences are good where they say what is expected; these say what is wrong.
-REASONS = {"extra_forbidden": "there is no such field", "missing": "is required"}
+REASONS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is required",
+    "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
+}
 MAX_FAULTS = 100
 
 

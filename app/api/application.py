@@ -1,0 +1,26 @@
+"""The ordinary part of the API: every route, on FastAPI, with its errors and its documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api import groups, health, topics
+from app.api.docs import install_docs
+from app.api.problems import install_problems
+
+ROUTERS = (topics.router, groups.router, health.router)
+
+
+def application(*, lifespan: Any = None, docs: bool = True) -> FastAPI:
+    """``lifespan`` has to set ``app.state.parts`` (api/dependencies.py) before the first request."""
+    app = FastAPI(
+        title="Logpost", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    install_problems(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    if docs:
+        install_docs(app)
+    return app

@@ -1,0 +1,63 @@
+"""Lists: ``limit``, and a ``cursor`` that says where the next page begins, in a form that is ours alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.documents import Answer
+from app.domain.errors import InvalidField
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+MAX_CURSOR = 1024
+
+
+class PageQuery(BaseModel):
+    """The parameters of every list; unknown ones are refused, because a misspelt filter would show too much."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[int, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    cursor: Annotated[str | None, Query(description="nextCursor of the page before.")] = Field(
+        None, max_length=MAX_CURSOR
+    )
+
+    def after(self, kind: type[T], default: T) -> T:
+        """What the cursor was made of, or ``default`` without one. Raises InvalidField."""
+        return default if self.cursor is None else read_cursor(self.cursor, kind)
+
+
+class Page(Answer, Generic[Item]):
+    """A part of a list. ``nextCursor`` is null on the last page."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+def page(found: Sequence[T], limit: int, show: Callable[[T], Item], place: Callable[[T], Any]) -> dict[str, Any]:
+    """A page of what was found when ``limit + 1`` were asked for; ``place`` of the last item makes the cursor."""
+    more = len(found) > limit
+    shown = found[:limit]
+    return {"items": [show(each) for each in shown], "next_cursor": make_cursor(place(shown[-1])) if more else None}
+
+
+def make_cursor(place: Any) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, kind: type[T]) -> T:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+    except (UnicodeError, binascii.Error, msgspec.DecodeError):
+        raise InvalidField.of("cursor", "is not one that a list of this kind returned") from None

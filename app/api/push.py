@@ -1,0 +1,90 @@
+"""How a group is delivered to: pulled by consumers, or pushed to a webhook."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+import msgspec
+from pydantic import Field
+
+from app.api.documents import MASK, Answer, Form, unmasked
+from app.domain import group as domain
+from app.domain.errors import InvalidField
+from app.webhook.address import Policy, check_url
+from app.webhook.request import check_headers
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+# Headers of a receiver that let somebody in: shown as the mask.
+SECRET_HEADER = re.compile(r"auth|cookie|secret|token|key|password|signature", re.IGNORECASE)
+PUSH_ONLY = ("url", "headers", "secret")
+
+Format = Literal["raw", "cloudevents-binary", "cloudevents-structured"]
+
+
+class DeliveryForm(Form):
+    """Pulled by consumers, or pushed to a webhook."""
+
+    mode: Literal["pull", "push"] = "pull"
+    url: str | None = Field(None, examples=[None])
+    """Where pushes go: http or https, not an internal address."""
+    headers: dict[str, str] = Field({}, examples=[{}])
+    """Sent with every push."""
+    secret: str | None = Field(None, examples=[None])
+    """Signs pushes (Standard Webhooks): ``whsec_`` and base64 of 24 to 64 bytes."""
+    secret_overlap_ms: int = Field(DAY_MS, ge=0, le=30 * DAY_MS)
+    """How long a secret that was replaced signs on beside the new one."""
+    format: Format = "raw"
+
+    def config(self, present: domain.Delivery | None, policy: Policy) -> domain.Delivery:
+        if self.mode == "pull":
+            for name in PUSH_ONLY:
+                if getattr(self, name):
+                    raise InvalidField.of(f"delivery.{name}", 'is for {"mode": "push"} only')
+            return domain.Delivery()
+        if self.url is None:
+            raise InvalidField.of("delivery.url", "is required to push")
+        headers = {
+            name: _present_header(name, present) if value == MASK else value for name, value in self.headers.items()
+        }
+        check_headers(headers, "delivery.headers")
+        return domain.Delivery(
+            mode="push",
+            url=check_url(self.url, policy, "delivery.url").url,
+            headers=headers,
+            secret=unmasked(self.secret, present.secret if present else None, "delivery.secret"),
+            secret_overlap_ms=self.secret_overlap_ms,
+            format=self.format,
+        )
+
+
+class DeliveryAnswer(Answer):
+    mode: Literal["pull", "push"]
+    url: str | None = None
+    headers: dict[str, str] | None = None
+    """Those that let somebody in are masked."""
+    secret: str | None = None
+    """Masked."""
+    secret_overlap_ms: int | None = None
+    previous_secret_until: str | None = None
+    """Until when the secret before this one signs too."""
+    format: Format | None = None
+
+    @classmethod
+    def of(cls, delivery: domain.Delivery) -> Self:
+        if delivery.mode == "pull":
+            return cls(mode="pull")
+        shown = msgspec.to_builtins(delivery)
+        del shown["previousSecret"]
+        shown["secret"] = None if delivery.secret is None else MASK
+        shown["headers"] = {
+            name: MASK if SECRET_HEADER.search(name) else value for name, value in delivery.headers.items()
+        }
+        return cls(**shown)
+
+
+def _present_header(name: str, present: domain.Delivery | None) -> str:
+    if present is None or name not in present.headers:
+        raise InvalidField.of(f"delivery.headers.{name}", "is the mask of a header that is not there")
+    return present.headers[name]

@@ -1,0 +1,90 @@
+"""What every ordinary route does before its function runs: know the caller, then read the body strictly.
+
+``router = APIRouter(route_class=Route)``, and ``@needs("manage")`` right above the function of a route that needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.api.auth import Scope
+from app.domain.errors import InvalidField, TooLarge, UnsupportedMedia
+from app.domain.payload import check_json, decode
+
+# Of an ordinary body: a configuration with its schema, a list of ackIds.
+MAX_BODY_BYTES = 1024 * 1024
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def needs(scope: Scope) -> Callable[[Function], Function]:
+    """Marks the function of a route: callers without ``scope`` for the topic in its path are refused."""
+
+    def mark(function: Function) -> Function:
+        function.__needs__ = scope  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Route(APIRoute):
+    """Refuses a caller before the body is looked at; the caller is then in ``request.state.caller``."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+        scope: Scope | None = getattr(self.endpoint, "__needs__", None)
+
+        async def guarded(request: Request) -> Response:
+            caller = await request.app.state.parts.gate.authenticate(request.scope["headers"])
+            caller.require(scope, request.path_params.get("topic"))
+            request.state.caller = caller
+            return await answer(StrictRequest(request.scope, request.receive))
+
+        return guarded
+
+
+class StrictRequest(Request):
+    """A request whose body is JSON as we take it, of bounded size."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise TooLarge(f"The body has more than {MAX_BODY_BYTES} bytes.")
+            yield chunk
+
+    async def body(self) -> bytes:
+        body = await super().body()
+        if body and not is_json(self.headers.get("content-type", "")):
+            # Not only tidiness: any page may make a browser send text/plain to us, and nobody else JSON.
+            raise UnsupportedMedia("The body has to come as Content-Type: application/json.")
+        return body
+
+    async def json(self) -> Any:
+        body = await self.body()
+        check_json(body, "body")
+        value = decode(body)
+        if (reason := _unstorable(value)) is not None:
+            raise InvalidField.of("body", reason)
+        return value
+
+
+def is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _unstorable(value: Any) -> str | None:
+    """Why a JSON value cannot be kept in Postgres as it is, if it cannot."""
+    if isinstance(value, str):
+        return "must not contain NUL" if "\0" in value else None
+    if isinstance(value, float):
+        return None if math.isfinite(value) else "must not contain numbers beyond the range of doubles"
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_unstorable, parts)), None)
