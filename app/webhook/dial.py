@@ -173,10 +173,6 @@ class GuardedConnection(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Hands the parser each head on its own: it forgets a head that comes together with a broken body."""
-        if data and not self._asked:
-            # An answer to nothing would be taken for the answer to the next request.
-            self._refuse_more()
-            return
         while self._awaits_head and (end := _HEAD_END.search(self._seen + data)):
             head, data = data[: end.end() - len(self._seen)], data[end.end() - len(self._seen) :]
             self._seen = b""
@@ -188,6 +184,7 @@ class GuardedConnection(ResponseHandler):
         if self._asked:
             super().data_received(data)
         else:
+            # An answer to nothing would be taken for the answer to the next request.
             self._refuse_more()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:

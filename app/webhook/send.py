@@ -109,10 +109,7 @@ async def _beginning(response: aiohttp.ClientResponse, deadline: float) -> bytes
                     body += data
         return bytes(body)
     finally:
-        if response.content.at_eof():
-            response.release()
-        else:
-            response.close()
+        response.release()  # aiohttp cuts a connection whose body was not read to its end
 
 
 def _explained(error: Exception, timeout_ms: int) -> tuple[ErrorClass, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ipaddress
 import time
 from collections.abc import AsyncIterator
@@ -168,6 +169,12 @@ async def test_the_excerpt_is_short_and_safe_to_store(receiver: Receiver, sender
     assert answer.excerpt is not None
     assert answer.excerpt.startswith("no\\x00\\x1b[31m\\xff\\x0d\nxxx")
     assert len(answer.excerpt.encode()) == 4096
+
+
+async def test_a_compressed_body_is_never_inflated(receiver: Receiver, sender: Sender) -> None:
+    receiver.behave(m.answer(500, {"Content-Encoding": "gzip"}, gzip.compress(b"hello")))
+    answer = await sender.send(post(receiver.url))
+    assert (answer.excerpt or "").startswith(r"\x1f\x8b")
 
 
 async def test_a_connection_serves_many_requests(receiver: Receiver, sender: Sender) -> None:
