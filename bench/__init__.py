@@ -1,0 +1,1 @@
+"""Measurements and the fault suite: what Logpost is, shown instead of said."""

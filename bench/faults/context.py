@@ -1,0 +1,136 @@
+"""What every partition's check has to know of the whole run: configurations, faults, seeks, lost pulls."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from bench.faults.history import MS, Event, option
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """A group's configuration; times in nanoseconds."""
+
+    topic: str
+    name: str
+    ordering: str
+    max_attempts: int
+    ack_timeout: int
+    strategy: str
+    base_delay: int
+    max_delay: int
+    dead_letters: bool
+
+    def shortest_backoff(self, attempt: int) -> int:
+        """The least nanoseconds between the failure of an attempt and the next delivery."""
+        if self.strategy == "fixed":
+            return self.base_delay
+        return min(self.max_delay, int(self.base_delay * 2 ** min(attempt - 1, 40) * 0.8))
+
+
+@dataclass
+class Context:
+    topics: dict[str, Event] = field(default_factory=dict)
+    groups: dict[tuple[str, str], GroupInfo] = field(default_factory=dict)
+    faults: list[Event] = field(default_factory=list)
+    recoveries: list[Event] = field(default_factory=list)
+    seeks: list[Event] = field(default_factory=list)
+    samples: list[Event] = field(default_factory=list)
+    quiesces: list[Event] = field(default_factory=list)
+    # Publishes without a known partition: a reader of any partition may meet their values.
+    floating: list[Event] = field(default_factory=list)
+    lost_pulls: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
+    places: Counter[Place] = field(default_factory=Counter)
+    acknowledged: array[int] = field(default_factory=lambda: array("q"))
+    begin: int = 2**63 - 1
+    end: int = 0
+
+    def take(self, event: Event) -> Place | None:
+        """Learns from an event; returns the partition whose check needs it, or None if only the whole does."""
+        self.counts[f"{event.f}.{event.type}"] += 1
+        if event.t0:
+            self.begin = min(self.begin, event.t0)
+        if event.t1 < 2**62:
+            self.end = max(self.end, event.t1)
+        learn = getattr(self, f"_take_{event.f}", None)
+        if learn is not None:
+            learn(event)
+        if event.part is None:
+            return None
+        place = (event.topic, event.part)
+        self.places[place] += 1
+        return place
+
+    def finish(self) -> None:
+        self.faults.sort(key=lambda event: event.t0)
+        self.seeks.sort(key=lambda event: event.t0)
+        for pulls in self.lost_pulls.values():
+            pulls.sort()
+
+    def lost_between(self, topic: str, group: str, begin: int, end: int) -> int:
+        """How many pulls of a group lost their answer, of those invoked in a time."""
+        pulls = self.lost_pulls.get((topic, group), [])
+        return bisect_right(pulls, end) - bisect_left(pulls, begin)
+
+    def at_risk(self) -> dict[str, int]:
+        """Publishes acknowledged shortly before processes were killed."""
+        kills = sorted(f.t0 for f in self.faults if option(f, "kill"))
+        risk = {"10ms": 0, "100ms": 0, "1000ms": 0}
+        for moment in self.acknowledged:
+            at = bisect_left(kills, moment)
+            if at == len(kills):
+                continue
+            before = kills[at] - moment
+            for name, limit in (("10ms", 10 * MS), ("100ms", 100 * MS), ("1000ms", 1000 * MS)):
+                risk[name] += before <= limit
+        return risk
+
+    def _take_topic(self, event: Event) -> None:
+        self.topics[event.topic] = event
+
+    def _take_group(self, event: Event) -> None:
+        data = event.data or {}
+        self.groups[event.topic, event.group] = GroupInfo(
+            topic=event.topic,
+            name=event.group,
+            ordering=data["ordering"],
+            max_attempts=data["maxAttempts"],
+            ack_timeout=data["ackTimeoutMs"] * MS,
+            strategy=data["strategy"],
+            base_delay=data["baseDelay"] * MS,
+            max_delay=data["maxDelay"] * MS,
+            dead_letters=data.get("deadLetter", True),
+        )
+
+    def _take_publish(self, event: Event) -> None:
+        if event.type == "ok":
+            self.acknowledged.append(event.t1)
+        if event.part is None:
+            self.floating.append(event)
+
+    def _take_pull(self, event: Event) -> None:
+        if event.type == "info":
+            self.lost_pulls[event.topic, event.group].append(event.t0)
+
+    def _take_seek(self, event: Event) -> None:
+        if event.type in ("ok", "info"):
+            self.seeks.append(event)
+
+    def _take_fault(self, event: Event) -> None:
+        if event.type != "fail":
+            self.faults.append(event)
+
+    def _take_recovery(self, event: Event) -> None:
+        self.recoveries.append(event)
+
+    def _take_sample(self, event: Event) -> None:
+        self.samples.append(event)
+
+    def _take_quiesce(self, event: Event) -> None:
+        self.quiesces.append(event)

@@ -1,0 +1,111 @@
+"""One delivery, and between which times its lease must have, and may have, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.faults.context import GroupInfo
+from bench.faults.history import MS, NEVER, SECOND, SLACK, Event
+
+# How long after its client gave up a request may still be carried out: a stopped replica goes on where it was.
+LATE_EXECUTION = 60 * SECOND
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message handed to a consumer under one ackId. Nanoseconds; NEVER for what did not happen.
+
+    ``claimed`` is when the server says it was: its deadline minus the group's ackTimeoutMs. ``expires_lo`` and
+    ``expires_hi`` are the earliest and the latest its lease can have run out, extensions considered.
+    """
+
+    event: Event
+    offset: int
+    claimed: int
+    expires_lo: int
+    expires_hi: int
+    acked: int = NEVER  # an ack or discard was invoked that may have counted
+    ack_ok: Event | None = None  # one that was answered ok
+    nacked: int = NEVER
+    nack_ok: Event | None = None
+    nack_delay: int | None = None
+    taken: int = NEVER  # a seek, or the failure of an earlier message of its key, took it back
+
+    @classmethod
+    def of(cls, event: Event, info: GroupInfo) -> Delivery:
+        assert event.off is not None
+        if not event.exp:
+            return cls(event, event.off, event.t1, NEVER, NEVER)
+        return cls(event, event.off, event.exp - info.ack_timeout, event.exp, event.exp)
+
+    @property
+    def failed(self) -> int:
+        """The earliest it can have failed."""
+        if self.ack_ok is not None and self.nacked == NEVER:
+            return NEVER
+        return min(self.nacked, self.expires_lo)
+
+    @property
+    def over(self) -> int:
+        """The latest it can still have been in flight."""
+        sure = [event.t1 for event in (self.ack_ok, self.nack_ok) if event is not None]
+        return min([self.expires_hi + SLACK if self.expires_hi < NEVER else NEVER, *sure])
+
+    @property
+    def ended(self) -> int:
+        """The earliest it can have stopped being in flight."""
+        return min(self.acked, self.nacked, self.expires_lo, self.taken)
+
+    def settle(self, event: Event) -> None:
+        if event.type == "fail":
+            return
+        if event.f == "extend":
+            self._extend(event)
+        elif event.f == "nack":
+            if event.t0 < self.nacked:
+                self.nacked, self.nack_delay = event.t0, event.ms
+            if event.type == "ok" and self.nack_ok is None:
+                self.nack_ok = event
+        else:
+            self.acked = min(self.acked, event.t0)
+            if event.type == "ok" and self.ack_ok is None:
+                self.ack_ok = event
+
+    def _extend(self, event: Event) -> None:
+        length = (event.ms or 0) * MS
+        if event.type == "ok":
+            self.expires_lo, self.expires_hi = event.t0 + length, event.t1 + length
+        else:
+            self.expires_lo = min(self.expires_lo, event.t0 + length)
+            given_up = min(event.t1, event.t0 + LATE_EXECUTION)
+            self.expires_hi = max(self.expires_hi, given_up + LATE_EXECUTION + length)
+
+
+def settle_all(by_token: dict[str, Delivery], settles: Iterable[Event]) -> None:
+    """Applies settles in the order they were invoked."""
+    for event in sorted(settles, key=lambda settle: settle.t0):
+        delivery = by_token.get(event.tok or "")
+        if delivery is not None:
+            delivery.settle(event)
+
+
+def end_at_seeks(deliveries: Iterable[Delivery], seeks: Iterable[Event]) -> None:
+    """A seek ends what is in flight: ``taken``, whether it is sure to have happened or not."""
+    spans = [(seek.t0, seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION) for seek in seeks]
+    for delivery in deliveries:
+        for begin, end in spans:
+            if end >= delivery.claimed - SLACK:
+                delivery.taken = min(delivery.taken, max(begin, delivery.claimed))
+
+
+def take_back_followers(deliveries: Iterable[Delivery]) -> None:
+    """Marks deliveries of one key that an earlier message of it took back by failing: ``taken``."""
+    flying: list[Delivery] = []
+    for delivery in sorted(deliveries, key=lambda each: each.claimed):
+        flying = [other for other in flying if other.over >= delivery.claimed - SLACK]
+        for other in flying:
+            first, second = (other, delivery) if other.offset < delivery.offset else (delivery, other)
+            if first.offset < second.offset and first.failed >= delivery.claimed - SLACK:
+                second.taken = min(second.taken, first.failed)
+        flying.append(delivery)

@@ -1,0 +1,121 @@
+"""Order and exclusion: I7 a key's messages come in order, one settled before the next; I8 one consumer at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+
+from bench.faults.delivery import Delivery, take_back_followers
+from bench.faults.history import NEVER, SLACK
+from bench.faults.picture import GroupPicture, Picture, floor_of
+from bench.faults.verdict import Findings
+
+
+def check(picture: Picture, findings: Findings) -> None:
+    for group in picture.groups.values():
+        if group.info.ordering != "none":
+            _check_keys(picture, group, findings)
+        _check_exclusion(group, findings)
+
+
+def _check_keys(picture: Picture, group: GroupPicture, findings: Findings) -> None:
+    """I7, and marks what failures took back, which I8 and I13 need."""
+    by_key: dict[tuple[str, int], list[Delivery]] = defaultdict(list)
+    for delivery in group.deliveries:
+        if delivery.event.key is not None:
+            by_key[delivery.event.key, delivery.event.epoch].append(delivery)
+    done: dict[int, dict[int, int]] = defaultdict(dict)
+    for (key, epoch), deliveries in by_key.items():
+        take_back_followers(deliveries)
+        for delivery in deliveries:
+            moment = _released(group, delivery)
+            known = done[epoch].get(delivery.offset, NEVER)
+            done[epoch][delivery.offset] = min(known, moment)
+        _check_one_key(picture, group, key, deliveries, done[epoch], findings)
+
+
+def _released(group: GroupPicture, delivery: Delivery) -> int:
+    """The earliest a delivery can have let go of its key for good: settled, or dead."""
+    if delivery.event.att >= group.info.max_attempts:
+        return min(delivery.acked, delivery.failed)
+    return delivery.acked
+
+
+def _check_one_key(
+    picture: Picture,
+    group: GroupPicture,
+    key: str,
+    deliveries: list[Delivery],
+    done: dict[int, int],
+    findings: Findings,
+) -> None:
+    offsets = picture.keys.get(key, [])
+    place = {offset: at for at, offset in enumerate(offsets)}
+    settled_up_to = 0  # everything of the key before this index was settled before the claim at hand
+    ordered = sorted(deliveries, key=lambda each: (each.claimed, each.offset))
+    floor, _ = floor_of(picture, group, ordered[-1].event.t1) if group.seeks else (0, 0)
+    flying: list[Delivery] = []
+    for delivery in ordered:
+        index = place.get(delivery.offset)
+        if index is None:
+            continue
+        flying = [other for other in flying if other.over >= delivery.claimed - SLACK]
+        flying.append(delivery)
+        while settled_up_to < len(offsets) and done.get(offsets[settled_up_to], NEVER) <= delivery.claimed:
+            settled_up_to += 1
+        for offset in offsets[settled_up_to:index]:
+            if offset < floor or _may_be_passed(picture, group, offset, delivery, done, flying):
+                continue
+            earlier = group.by_offset.get(offset)
+            findings.add(
+                "I7", "key order", f"{group.name}: {key!r} at {delivery.offset} came before {offset} was settled",
+                earlier[-1].event if earlier else picture.log.get(offset), delivery.event,
+            )  # fmt: skip
+            break
+
+
+def _may_be_passed(
+    picture: Picture, group: GroupPicture, offset: int, by: Delivery, done: dict[int, int], flying: Iterable[Delivery]
+) -> bool:
+    """Whether a later message of the key may be handed out although this one was not settled long before."""
+    if done.get(offset, NEVER) <= by.event.t1:
+        return True
+    if any(dead.exp <= by.event.t1 for dead in group.dead.get(offset, ())):
+        return True
+    value = picture.log[offset].val
+    if picture.asked(value, "delayMs") or picture.asked(value, "ttlMs"):
+        return True
+    # In the same consumer's hands, handed out before.
+    return any(other.offset == offset and other.event.cons == by.event.cons for other in flying)
+
+
+def _check_exclusion(group: GroupPicture, findings: Findings) -> None:
+    """I8: from when one consumer has received something until it let go, no other one receives it.
+
+    What "it" is depends on the ordering: the partition, the key, or the message.
+    """
+    scopes: dict[Hashable, list[Delivery]] = defaultdict(list)
+    for delivery in group.deliveries:
+        scopes[_scope(group, delivery)].append(delivery)
+    for scope, deliveries in scopes.items():
+        holding: dict[str, Delivery] = {}
+        for delivery in sorted(deliveries, key=lambda each: each.event.t1):
+            begin, owner = delivery.event.t1, delivery.event.cons
+            if delivery.ended <= begin:
+                continue  # it was over when it arrived
+            for other in [name for name, held in holding.items() if held.ended <= begin + SLACK]:
+                del holding[other]
+            clash = next((held for name, held in holding.items() if name != owner), None)
+            if clash is not None:
+                what = f"{group.name}: {scope} is with {clash.event.cons} and {owner}"
+                findings.add("I8", "concurrent in-flight", what, clash.event, delivery.event)
+            if owner not in holding or holding[owner].ended < delivery.ended:
+                holding[owner] = delivery
+
+
+def _scope(group: GroupPicture, delivery: Delivery) -> Hashable:
+    if group.info.ordering == "partition":
+        return "the partition"
+    if group.info.ordering == "key" and delivery.event.key is not None:
+        return f"key {delivery.event.key!r}"
+    return f"offset {delivery.offset}"

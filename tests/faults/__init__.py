@@ -1,0 +1,1 @@
+"""The fault suite's own tests: who checks has to be checked."""
