@@ -31,7 +31,7 @@ from app.domain.outcome import (
 )
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
-STATUSES = st.integers(100, 999)
+STATUSES = st.sampled_from([200, 302, 410, 429, 500, 503]) | st.integers(100, 999)
 DELAYS = st.none() | st.integers(0, MAX_RETRY_AFTER_MS)
 
 

@@ -64,6 +64,7 @@ def test_a_clock_that_goes_back_neither_fills_nor_stops_it() -> None:
     assert granted == 0
     assert wait_ms(bucket, 10, 0) == 100
     assert take(bucket, 10, 100)[1] == 1
+    assert take(Bucket(1.0, 1_000_000), 10, 0)[1] == 1
 
 
 @given(per_second=RATES, want=st.integers(1, 500), unused=st.integers(0, 500))

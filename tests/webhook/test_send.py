@@ -199,6 +199,7 @@ async def test_an_answer_to_nothing_never_acks_the_next_request(
     assert (await sender.send(post(receiver.url))).status == 500
     await asyncio.sleep(0.15)  # long enough for the second answer to be there
     assert (await sender.send(post(receiver.url))).status == 404
+    assert receiver.connections == 2
 
 
 async def test_a_busy_connection_is_replaced_in_time(
