@@ -14,7 +14,7 @@ SWEEP_BATCHES = 100
 
 
 async def retain_once(db: Database, *, sweep_batches: int = SWEEP_BATCHES) -> bool:
-    """Trims every topic to its limits, then deletes some of what lies below. True if more is left to delete."""
+    """Trims every topic to its limits, then deletes some of what lies below. True if more may be left to delete."""
     for limits in await retention.limited_topics(db):
         try:
             await _trim(db, limits)
@@ -29,7 +29,7 @@ async def retain_once(db: Database, *, sweep_batches: int = SWEEP_BATCHES) -> bo
 async def sweep_once(db: Database, sweep_batches: int) -> bool:
     """One bounded deletion in each partition that needs one: no partition's backlog holds up another's."""
     swept = [await retention.sweep(db, one, most=sweep_batches) for one in await retention.sweepable(db)]
-    return any(count == sweep_batches for count in swept)
+    return any(swept)
 
 
 async def _trim(db: Database, limits: Limits) -> None:

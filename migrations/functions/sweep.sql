@@ -1,4 +1,4 @@
--- Deletes record batches that lie wholly below what their partition retains, oldest first, at most so many. Returns
+-- Deletes record batches that lie wholly below what their partition retains, oldest first, a bounded number. Returns
 -- how many were deleted; 0 also when somebody holds a cursor for longer than we care to wait.
 --
 -- What a lease still holds stays until the lease is gone. Deferred messages get copies of their own first. Every cursor
@@ -9,6 +9,7 @@ create or replace function sweep(p bigint, most int)
 returns int
 language plpgsql as $$
 declare
+    most_bytes constant bigint := 32 << 20;  -- a second's work at worst
     retained bigint;
     newest bigint;
     gone int8multirange;
@@ -20,12 +21,14 @@ begin
     select b.base_offset into newest from batches b where b.partition_id = p order by b.base_offset desc limit 1;
 
     select range_agg(int8range(x.base_offset, x.base_offset + x.count)) into gone
-    from (select b.base_offset, b.count
+    from (select b.base_offset, b.count, sum(pg_column_size(b.payloads)) over earlier as bytes_before
           from batches b
           where b.partition_id = p and b.base_offset < retained and b.base_offset + b.count <= retained
             and not exists (select from leases l where l.partition_id = p
                             and l.pending && int8range(b.base_offset, b.base_offset + b.count))
-          order by b.base_offset limit most) x;
+          window earlier as (order by b.base_offset rows between unbounded preceding and 1 preceding)
+          order by b.base_offset limit most) x
+    where coalesce(x.bytes_before, 0) < most_bytes;
     if gone is null then
         return 0;
     end if;

@@ -160,11 +160,25 @@ async def test_publishing_goes_on_while_batches_are_deleted(db: Database, log: L
 async def test_deletion_goes_on_in_bounded_batches_until_all_is_gone(db: Database, log: Log) -> None:
     await log.append(1000, batch=10)
     await db.execute("update partitions set first_offset = 951")
-    passes = 1
+    left = []
     while await retain_once(db, sweep_batches=20):
-        passes += 1
-    assert passes == 5
+        left.append(len(await log.batches()))
+    assert left == [80, 60, 40, 20, 5]
     assert await log.batches() == [(first, 10) for first in range(951, 1001, 10)]
+
+
+async def test_large_batches_are_deleted_a_few_at_a_time(db: Database, log: Log) -> None:
+    for first in range(1, 8):
+        await db.execute(
+            "insert into batches (partition_id, base_offset, count, published_at, payloads) "
+            "select $1, $2, 1, clock_timestamp(), array[convert_to(string_agg(md5(i::text), ''), 'UTF8')] "
+            "from generate_series(1, 400000) i",  # 12.8 MB that do not compress
+            log.partitions[0], first,
+        )  # fmt: skip
+    await db.execute("update partitions set first_offset = 7")
+    assert await retention.sweep(db, log.partitions[0], most=100) == 3
+    assert await retention.sweep(db, log.partitions[0], most=100) == 3
+    assert await log.batches() == [(7, 1)]
 
 
 async def test_one_topic_that_fails_does_not_keep_the_others_from_being_trimmed(db: Database) -> None:
