@@ -122,9 +122,9 @@ create index attempts_age on attempts using brin (at);
 """
 
 FUNCTIONS = [
-    "backoff_ms", "envelopes_at", "messages_at", "offset_within", "offset_at", "in_flight", "record_attempts", "take_back", "held_by",
-    "bury", "hold_followers", "fail", "expire", "expire_leases", "take_deferred", "claim", "ack", "nack", "discard",
-    "extend", "hand_back", "repeated", "seek", "redrive", "purge",
+    "backoff_ms", "envelopes_at", "messages_at", "offset_within", "offset_at", "in_flight", "record_attempts",
+    "take_back", "held_by", "bury", "hold_followers", "fail", "expire", "expire_leases", "take_deferred", "claim",
+    "ack", "nack", "discard", "extend", "hand_back", "repeated", "seek", "redrive", "purge",
 ]  # fmt: skip
 
 
