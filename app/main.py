@@ -15,47 +15,135 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.application import application
 from app.api.auth import Gate
 from app.api.dependencies import Defaults, Parts
 from app.api.edge import Edge
+from app.api.lane import Entry, Lane
+from app.api.publish import PublishCalls
+from app.api.pull import PullCalls
+from app.api.settle import SettleCalls
+from app.broker.appender import Appender
 from app.broker.catalog import Catalog
+from app.broker.publish import Publisher
+from app.broker.pull import Puller
+from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
+from app.domain.errors import ShuttingDown
 from app.domain.group import DeadLetters, GroupConfig, Retries
 from app.domain.topic import Idempotency, Retention, TopicConfig
+from app.loops.duties import Pace, start_duties
+from app.loops.elect import this_replica
+from app.loops.poll import poll_loop, report_loop
+from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
 from app.webhook.address import Policy
 
 
-def create_app(settings: Settings, dsn: str) -> ASGIApp:
-    """The application on the database at ``dsn``, which has been migrated. It serves once its lifespan has begun."""
+class Served:
+    """The ASGI application of one process. ``drain`` has everybody who waits answered, before the process stops."""
+
+    def __init__(self, settings: Settings, dsn: str) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._puller: Puller | None = None
+        self._app: ASGIApp = self._starting
+        self._rest = application(lifespan=self._lifespan, docs=settings.docs)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._rest if scope["type"] == "lifespan" else self._app)(scope, receive, send)
+
+    def drain(self) -> None:
+        """Nothing is leased any more from now on; pulls that wait return empty."""
+        if self._puller is not None:
+            self._puller.stop()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = await Database.open(dsn, pool_size=settings.database_pool_size)
-        app.state.parts = _parts(settings, database)
-        try:
-            yield
-        finally:
-            await database.close()
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        settings = self._settings
+        async with Supervisor(drain_s=settings.shutdown_timeout_ms / 1000) as supervisor:
+            db = await Database.open(self._dsn, pool_size=settings.database_pool_size)
+            parts = _parts(settings, db)
+            publisher = Publisher(parts.catalog, parts.appender)
+            self._puller = parts.puller
+            _start(settings, supervisor, parts)
+            app.state.parts = parts
+            lane = Lane(self._rest, parts.gate.namespace_id, _table(settings, parts, publisher))
+            self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
+            try:
+                yield
+            finally:
+                self.drain()
+                await supervisor.stop(supervisor.drain_s)
+                await db.close()
 
-    app = application(lifespan=lifespan, docs=settings.docs)
-    loopback_only = settings.loopback_only and settings.root_key is None and not settings.insecure
-    return Edge(app, origins=settings.cors_origin_list, loopback_only=loopback_only)
+    async def _starting(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise ShuttingDown("The server has not started yet.")
 
 
-def _parts(settings: Settings, database: Database) -> Parts:
+def create_app(settings: Settings, dsn: str) -> Served:
+    """The application on the database at ``dsn``, which has been migrated. It serves once its lifespan has begun."""
+    return Served(settings, dsn)
+
+
+def _loopback_only(settings: Settings) -> bool:
+    return settings.loopback_only and settings.root_key is None and not settings.insecure
+
+
+def _parts(settings: Settings, db: Database) -> Parts:
+    catalog, wakeups = Catalog(db), Wakeups()
     return Parts(
-        db=database,
-        catalog=Catalog(database),
-        wakeups=Wakeups(),
-        gate=Gate(database, project=settings.project, environment=settings.environment),
+        db=db,
+        catalog=catalog,
+        wakeups=wakeups,
+        gate=Gate(db, project=settings.project, environment=settings.environment),
         defaults=_defaults(settings),
         policy=Policy(settings.push_port_ranges, settings.push_networks),
+        appender=Appender(
+            db,
+            max_messages=settings.queue_max_messages,
+            max_bytes=settings.queue_max_bytes,
+            on_published=wakeups.published,
+        ),
+        puller=Puller(db, catalog, wakeups),
+        settler=Settler(db, wakeups),
     )
+
+
+def _start(settings: Settings, supervisor: Supervisor, parts: Parts) -> None:
+    pace = Pace(
+        retention_interval_ms=settings.retention_interval_ms,
+        attempt_retention_ms=settings.attempt_retention_ms,
+        reconciliation_interval_ms=settings.reconciliation_interval_ms,
+        reconciliation_batch_size=settings.reconciliation_batch_size,
+    )
+    replica = this_replica()
+    supervisor.start("appender", parts.appender.run, stop=parts.appender.end, foundation=True)
+    start_duties(supervisor, parts.db, parts.wakeups, replica, pace)
+    supervisor.start_loop(poll_loop(parts.puller, parts.wakeups, interval_ms=settings.poll_interval_ms))
+    supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
+
+
+def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, Entry]:
+    """What the fast lane answers."""
+    publish = PublishCalls(
+        publisher, max_message_bytes=settings.max_message_bytes, max_batch_bytes=settings.max_batch_bytes
+    )
+    pull = PullCalls(parts.puller, parts.settler)
+    settle = SettleCalls(parts.catalog, parts.settler)
+    return {
+        "messages": Entry(publish.one, "publish"),
+        "messages/batch": Entry(publish.batch, "publish"),
+        "groups/pull": Entry(pull.pull, "consume"),
+        "groups/ack": Entry(settle.ack, "consume"),
+        "groups/nack": Entry(settle.nack, "consume"),
+        "groups/discard": Entry(settle.discard, "consume"),
+        "groups/extend": Entry(settle.extend, "consume"),
+        "groups/settle": Entry(settle.settle, "consume"),
+    }
 
 
 def _defaults(settings: Settings) -> Defaults:

@@ -6,11 +6,14 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import groups, health, topics
+from app.api import dead_letters, deliveries, groups, health, pause, seek, stats, topics
 from app.api.docs import install_docs
 from app.api.problems import install_problems
 
-ROUTERS = (topics.router, groups.router, health.router)
+ROUTERS = (
+    topics.router, groups.router, stats.router, pause.router, seek.router, deliveries.router, dead_letters.router,
+    health.router,
+)  # fmt: skip
 
 
 def application(*, lifespan: Any = None, docs: bool = True) -> FastAPI:

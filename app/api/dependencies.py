@@ -9,7 +9,10 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
 from app.api.auth import Caller, Gate
+from app.broker.appender import Appender
 from app.broker.catalog import Catalog
+from app.broker.pull import Puller
+from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
 from app.domain.group import GroupConfig
 from app.domain.names import NAME_PATTERN, check_name
@@ -37,6 +40,9 @@ class Parts:
     gate: Gate
     defaults: Defaults
     policy: Policy
+    appender: Appender
+    puller: Puller
+    settler: Settler
 
 
 def parts_of(request: Request) -> Parts:

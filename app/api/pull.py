@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,7 +12,12 @@ from msgspec import Meta
 
 from app.api.body import decoded
 from app.api.form import delivered
+from app.api.lane import Answer, ClientGone, Headers, Receive, read_body
+from app.broker.catalog import GroupKey
+from app.broker.line import Patience
 from app.broker.pull import DEFAULT_BYTES, Demand, Pulled, Puller
+from app.broker.settle import Settler
+from app.domain.errors import LogpostError
 
 MAX_WAIT_MS = 60_000
 # What a consumer may call itself. Labels are stored as text, which has no NUL.
@@ -29,11 +36,51 @@ class PullRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 _decoder = msgspec.json.Decoder(PullRequest)
 
 
-async def pull(puller: Puller, namespace_id: int, topic: str, group: str, body: bytes) -> bytes:
-    """The answer's body. Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable."""
-    request = decoded(body, _decoder)
-    demand = Demand(owner_of(request.consumer), request.max, request.max_bytes)
-    return answer(await puller.pull((namespace_id, topic, group), demand, wait_ms=request.wait_ms))
+MAX_BODY = 64 * 1024
+
+
+class PullCalls:
+    """``pull`` is a call of the lane."""
+
+    def __init__(self, puller: Puller, settler: Settler) -> None:
+        self._puller = puller
+        self._settler = settler
+
+    async def pull(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and then what was
+        claimed has been handed back."""
+        request = decoded(await read_body(dict(headers), receive, MAX_BODY), _decoder)
+        demand = Demand(owner_of(request.consumer), request.max, request.max_bytes)
+        patience = Patience(request.wait_ms)
+        pulled = await self._pull((namespace_id, names[0], names[1]), demand, patience, receive)
+        if isinstance(pulled, LogpostError):
+            raise pulled
+        return 200, answer(pulled)
+
+    async def _pull(self, key: GroupKey, demand: Demand, patience: Patience, receive: Receive) -> Pulled | LogpostError:
+        """Pulls as long as the client is there. An error is returned, because a task group would wrap it."""
+        is_gone = False
+
+        async def watch() -> None:
+            nonlocal is_gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            is_gone = True
+            patience.end()
+
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(watch())
+            try:
+                pulled: Pulled | LogpostError = await self._puller.pull(key, demand, patience)
+            except LogpostError as error:
+                pulled = error
+            finally:
+                watcher.cancel()
+        if not is_gone:
+            return pulled
+        if isinstance(pulled, Pulled) and pulled.taken:
+            await self._settler.hand_back(pulled.group.id, pulled.ack_ids())
+        raise ClientGone
 
 
 def owner_of(label: str) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from app.api.body import decoded
+from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.catalog import Catalog
 from app.broker.settle import Settlement, Settler
 from app.domain.errors import InvalidField, NothingSettled
@@ -62,33 +63,52 @@ _form = msgspec.json.Decoder(Form)
 _mixed = msgspec.json.Decoder(Mixed)
 
 
-class Settling:
-    """The settle calls of one process."""
+# Ten thousand ackIds of the longest kind, with reasons for many of them.
+MAX_BODY = 4 * 1024 * 1024
+
+
+class SettleCalls:
+    """Calls of the lane: one for each verb, and ``settle`` for the four mixed."""
 
     def __init__(self, catalog: Catalog, settler: Settler) -> None:
         self._catalog = catalog
         self._settler = settler
 
-    async def one_verb(self, namespace_id: int, topic: str, name: str, verb: Verb, body: bytes) -> bytes:
-        """The answer's body. Raises InvalidJson, InvalidField, NothingSettled, and what finding the group raises."""
-        group = await self._catalog.group(namespace_id, topic, name)
-        form = decoded(body, _form)
-        if verb == "ack":
-            return answer(form.ack_ids, await self._settler.ack(group, form.ack_ids))
+    async def ack(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        group, form = await self._form(namespace_id, names, headers, receive)
+        return 200, answer(form.ack_ids, await self._settler.ack(group, form.ack_ids))
+
+    async def nack(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("nack", *await self._form(namespace_id, names, headers, receive))
+
+    async def discard(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("discard", *await self._form(namespace_id, names, headers, receive))
+
+    async def extend(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("extend", *await self._form(namespace_id, names, headers, receive))
+
+    async def settle(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        group = await self._catalog.group(namespace_id, names[0], names[1])
+        mixed = decoded(await read_body(dict(headers), receive, MAX_BODY), _mixed)
+        settlements = [*_settlements(mixed, group)]
+        if not settlements:
+            raise InvalidField.of("body", "names no ackId to settle")
+        results = await self._settler.settle(group, settlements)
+        return 200, answer([str(settlement.ack_id) for settlement in settlements], results)
+
+    async def _form(
+        self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive
+    ) -> tuple[Group, Form]:
+        group = await self._catalog.group(namespace_id, names[0], names[1])
+        return group, decoded(await read_body(dict(headers), receive, MAX_BODY), _form)
+
+    async def _one_verb(self, verb: Verb, group: Group, form: Form) -> Answer:
         timeout_ms = form.ack_timeout_ms or group.config.ack_timeout_ms
         settlements = [
             Settlement(verb, _ack_id(text, f"ackIds[{at}]", at), form.reason, form.delay_ms, timeout_ms)
             for at, text in enumerate(form.ack_ids)
         ]
-        return answer(form.ack_ids, await self._settler.settle(group, settlements))
-
-    async def mixed(self, namespace_id: int, topic: str, name: str, body: bytes) -> bytes:
-        group = await self._catalog.group(namespace_id, topic, name)
-        settlements = [*_settlements(decoded(body, _mixed), group)]
-        if not settlements:
-            raise InvalidField.of("body", "names no ackId to settle")
-        results = await self._settler.settle(group, settlements)
-        return answer([str(settlement.ack_id) for settlement in settlements], results)
+        return 200, answer(form.ack_ids, await self._settler.settle(group, settlements))
 
 
 def _settlements(mixed: Mixed, group: Group) -> Iterable[Settlement]:

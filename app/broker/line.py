@@ -6,12 +6,29 @@ Lines hold nothing that matters: a claim looks at the truth again, and nothing i
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.storage.leases import Prospect
+
+
+class Patience:
+    """How long a consumer waits for messages. It can be ended from outside: the client is gone, the server stops."""
+
+    __slots__ = ("has_ended", "until", "waiter")
+
+    def __init__(self, wait_ms: int) -> None:
+        self.until = asyncio.get_running_loop().time() + wait_ms / 1000
+        self.has_ended = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def end(self) -> None:
+        """Nothing more is taken for this consumer; what has been is still given to it."""
+        self.has_ended = True
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 @dataclass(eq=False)
@@ -22,7 +39,7 @@ class Line:
     hints: dict[int, None] = field(default_factory=dict)  # in the order they came: nobody is overtaken
     must_survey: bool = True
     waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
-    consumers: int = 0
+    owners: Counter[str] = field(default_factory=Counter)
     left_at: float = 0.0
     stop_listening: Callable[[], None] = lambda: None
     alarm: asyncio.TimerHandle | None = None
@@ -47,12 +64,12 @@ class Line:
         del self.hints[partition_id]
         return partition_id
 
-    async def wait(self, seconds: float) -> None:
-        """Until there is news or the time is over."""
-        waiter = asyncio.get_running_loop().create_future()
+    async def wait(self, patience: Patience) -> None:
+        """Until there is news, or the patience ends."""
+        waiter = patience.waiter = asyncio.get_running_loop().create_future()
         self.waiters.append(waiter)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(patience.until):
                 await waiter
         except TimeoutError:
             pass

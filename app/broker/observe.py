@@ -36,6 +36,11 @@ class GroupStats:
         return sum(getattr(standing, name) for standing in self.standings)
 
     @property
+    def letters(self) -> int:
+        """Dead letters there are; ``dead`` counts also those that were dropped because none are kept."""
+        return self.total("letters")
+
+    @property
     def oldest_unsettled_age_ms(self) -> int | None:
         """None when everything is settled."""
         times = [standing.oldest_unsettled_at for standing in self.standings if standing.oldest_unsettled_at]

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from app.broker.catalog import Catalog, GroupKey
-from app.broker.line import Line
+from app.broker.line import Line, Patience
 from app.broker.sift import judge
 from app.broker.wakeups import Wakeups
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, ShuttingDown
 from app.domain.group import Group
+from app.domain.lease import AckId
 from app.storage import leases
 from app.storage.database import Database, Outdated
 from app.storage.leases import Claim, Prospect
@@ -53,6 +54,15 @@ class Pulled:
     taken: list[Taken]
     empty: Empty | None
 
+    def ack_ids(self) -> list[AckId]:
+        """Of everything that was taken."""
+        return [
+            AckId(taken.partition_id, self.group.id, taken.claim.epoch, taken.claim.lease_id, attempt, offset)
+            for taken in self.taken
+            for piece in taken.claim.pieces
+            for offset, attempt in piece.places()
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -76,53 +86,72 @@ class Puller:
         self._catalog = catalog
         self._wakeups = wakeups
         self._lines: dict[int, Line] = {}
+        self._patient: set[Patience] = set()
+        self._is_stopping = False
 
-    async def pull(self, key: GroupKey, demand: Demand, *, wait_ms: int = 0) -> Pulled:
-        """Up to ``demand.wanted`` messages as soon as there is one, or none after ``wait_ms``.
+    async def pull(self, key: GroupKey, demand: Demand, patience: Patience) -> Pulled:
+        """Up to ``demand.wanted`` messages as soon as there is one, or none when the patience ends.
 
-        Raises TopicNotFound, GroupNotFound (also if the group goes away meanwhile), DatabaseUnavailable.
+        Raises TopicNotFound, GroupNotFound (also if the group goes away meanwhile), ShuttingDown, DatabaseUnavailable.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait_ms / 1000
-        for _ in range(MAX_REREADS):
-            group = await self._catalog.group(*key)
-            async with self.standing_in(group) as line:
-                try:
-                    return await self._pull_in(line, group, demand, until)
-                except Outdated:
-                    self._catalog.forget_group(*key)
-        raise DatabaseUnavailable("The group is being changed all the time; try again.")
+        if self._is_stopping:
+            raise ShuttingDown("This replica is stopping; another one answers.")
+        self._patient.add(patience)
+        try:
+            for _ in range(MAX_REREADS):
+                group = await self._catalog.group(*key)
+                async with self.standing_in(group, demand.owner) as line:
+                    try:
+                        return await self._pull_in(line, group, demand, patience)
+                    except Outdated:
+                        self._catalog.forget_group(*key)
+            raise DatabaseUnavailable("The group is being changed all the time; try again.")
+        finally:
+            self._patient.discard(patience)
 
-    async def _pull_in(self, line: Line, group: Group, demand: Demand, until: float) -> Pulled:
+    def stop(self) -> None:
+        """Nothing is claimed any more, and everybody who waits is answered."""
+        self._is_stopping = True
+        for patience in self._patient:
+            patience.end()
+
+    def owners(self) -> dict[int, list[str]]:
+        """Who stands in which group's line, by group id."""
+        return {line.group_id: [*line.owners] for line in self._lines.values() if line.owners}
+
+    async def _pull_in(self, line: Line, group: Group, demand: Demand, patience: Patience) -> Pulled:
         loop = asyncio.get_running_loop()
         line.must_survey = line.must_survey or not line.hints
-        while True:
-            is_last = loop.time() >= until
+        while not patience.has_ended:
+            is_last = loop.time() >= patience.until
             pulled = await self._take(group, line, demand, must_survey=is_last)
             if pulled.taken or is_last:
                 return pulled
-            if not line.has_news():
-                await line.wait(until - loop.time())
+            if not line.has_news() and not patience.has_ended:
+                await line.wait(patience)
+        return Pulled(group, [], "no_messages")
 
     @asynccontextmanager
-    async def standing_in(self, group: Group) -> AsyncIterator[Line]:
+    async def standing_in(self, group: Group, owner: str) -> AsyncIterator[Line]:
         """The group's line, kept up to date by wake-ups while somebody stands in it."""
         line = self._lines.get(group.id)
         if line is None:
             line = self._lines[group.id] = Line(group.id)
             line.stop_listening = self._wakeups.listen(group.topic_id, group.id, line.hint)
-        line.consumers += 1
+        line.owners[owner] += 1
         try:
             yield line
         finally:
-            line.consumers -= 1
+            line.owners[owner] -= 1
+            if line.owners[owner] <= 0:
+                del line.owners[owner]
             line.left_at = asyncio.get_running_loop().time()
 
     async def poll_once(self) -> None:
         """Looks for what no wake-up told of, in one statement for everybody who waits; forgets deserted lines."""
         now = asyncio.get_running_loop().time()
         for line in [*self._lines.values()]:
-            if line.consumers == 0 and now - line.left_at > IDLE_LINE_S:
+            if not line.owners and now - line.left_at > IDLE_LINE_S:
                 line.leave()
                 del self._lines[line.group_id]
         by_group: dict[int, list[Prospect]] = {line.group_id: [] for line in self._lines.values() if line.waiters}

@@ -88,6 +88,13 @@ def holds_json(content_type: str | None) -> bool:
     return essence == JSON or essence.endswith(("+json", "/json"))
 
 
+def kept_content_type(content_type: str | None) -> str | None:
+    """What is stored of a content type: nothing for plain JSON, whose parameters mean nothing (RFC 8259 §11)."""
+    if content_type is None or content_type == JSON or content_type.partition(";")[0].strip().lower() == JSON:
+        return None
+    return content_type
+
+
 def stamp_of(published_at: datetime) -> int:
     return microseconds(published_at) & 0xFFFFFFFF
 

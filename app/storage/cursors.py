@@ -37,6 +37,7 @@ class Standing:
     lost: int
     discarded: int
     dead: int
+    letters: int
     acked: int
     oldest_unsettled_at: datetime | None
     owners: Sequence[str]
@@ -66,6 +67,7 @@ STANDINGS = """
                leased.n as leased, leased.owners,
                waiting.retrying, waiting.held, waiting.delayed,
                c.filtered, c.filter_errors, c.expired, c.lost, c.discarded, c.dead + c.dropped - c.removed as dead,
+               c.dead - c.removed as letters,
                c.passed - c.filtered - c.expired - c.discarded - c.dead - c.dropped + c.redriven
                    - leased.n - waiting.retrying - waiting.held - waiting.delayed as acked
         from cursors c

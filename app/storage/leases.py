@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,12 @@ class Piece:
     metas: Sequence[str | None] | None
     payloads: Sequence[bytes]
     attempts: Sequence[int] | None
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Offset and attempt of each."""
+        count = len(self.payloads)
+        offsets = self.offsets or range(self.first_offset, self.first_offset + count)
+        return zip(offsets, self.attempts or [1] * count, strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,267 @@
+"""Publish over HTTP: the two calls of the fast lane, and the CloudEvents they take.
+
+The body of a single publish is the message, its options are headers. A batch is ``{"messages": [{"message",
+"options"}]}``. Payloads are checked, never decoded, and answers are written as text: what happens once per message here
+is what a server spends its time on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from app.api.lane import Answer, Headers, Receive, read_body
+from app.broker.publish import Publisher
+from app.domain import cloudevents, options
+from app.domain.errors import Fault, InvalidField, TooLarge, UnsupportedMedia
+from app.domain.message import JSON, NewMessage, Published, holds_json, iso, kept_content_type
+from app.domain.payload import MAX_DEPTH, check_depth, check_json, invalid_json
+
+MAX_BATCH = 1000
+FORM = "application/x-www-form-urlencoded"
+HEADER_PREFIX = b"message-header-"
+CE_PREFIX = b"ce-"
+OPTIONS = (b"partition-key", b"idempotency-key", b"correlation-id", b"delay-ms", b"ttl-ms")
+# As a person writes them.
+SPELLED = {name: "-".join(word.capitalize() for word in name.decode().split("-")) for name in OPTIONS}
+
+
+class BatchOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    partition_key: str | None = None
+    idempotency_key: str | None = None
+    correlation_id: str | None = None
+    headers: dict[str, str] | None = None
+    delay_ms: int | None = None
+    ttl_ms: int | None = None
+
+
+class BatchMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    message: msgspec.Raw
+    options: BatchOptions | None = None
+
+
+class Batch(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    messages: list[BatchMessage]
+
+
+_decode_batch = msgspec.json.Decoder(Batch).decode
+
+
+class PublishCalls:
+    """``one`` and ``batch`` are calls of the lane."""
+
+    def __init__(self, publisher: Publisher, *, max_message_bytes: int, max_batch_bytes: int) -> None:
+        self._publish = publisher.publish
+        self._max_message_bytes = max_message_bytes
+        self._max_batch_bytes = max_batch_bytes
+
+    async def one(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        found = dict(headers)
+        content_type = _content_type(found)
+        if content_type is not None and content_type.lower().startswith(cloudevents.STRUCTURED_TYPE):
+            return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
+
+        body = await read_body(found, receive, self._max_message_bytes)
+        given = _given(headers)
+        if not given and content_type is None:
+            check_json(body, "body")
+            message = NewMessage(body)
+        else:
+            message = _single(body, content_type, given)
+        (published,) = await self._publish(namespace_id, names[0], (message,))
+        return 200 if published.duplicate else 201, result(published).encode()
+
+    async def batch(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        found = dict(headers)
+        content_type = _content_type(found)
+        if content_type is not None:
+            if content_type.lower().startswith(cloudevents.BATCH_TYPE):
+                return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
+            if not holds_json(content_type):
+                raise UnsupportedMedia(f"A batch is {JSON} or {cloudevents.BATCH_TYPE}+json, not {content_type}.")
+        _refuse_options(_given(headers), "is given for each message of a batch, in its options")
+        body = await read_body(found, receive, self._max_batch_bytes)
+        messages = _batch(body, self._max_message_bytes)
+        return _results(await self._publish(namespace_id, names[0], messages, batch=True))
+
+    async def _events(
+        self, namespace_id: int, topic: str, content_type: str, headers: Headers, receive: Receive
+    ) -> Answer:
+        if "json" not in content_type:
+            raise UnsupportedMedia("CloudEvents are taken in their JSON format.")
+        given = _given(headers)
+        if content_type.startswith(cloudevents.BATCH_TYPE):
+            _refuse_options(given, "cannot be given for a batch of events")
+            body = await read_body(dict(headers), receive, self._max_batch_bytes)
+            events = cloudevents.from_batch(body, MAX_BATCH)
+            for index, event in enumerate(events):
+                options.check_headers(event.headers, f"[{index}]", index=index)
+                _check_size(len(event.payload), self._max_message_bytes, f"[{index}].data", index)
+            return _results(await self._publish(namespace_id, topic, events, batch=True) if events else [])
+
+        body = await read_body(dict(headers), receive, self._max_message_bytes)
+        message = _with_options(cloudevents.from_structured(body), given)
+        (published,) = await self._publish(namespace_id, topic, (message,))
+        return 200 if published.duplicate else 201, result(published).encode()
+
+
+def result(published: Published) -> str:
+    return (
+        f'{{"id":"{published.id}","partition":{published.partition},"offset":{published.offset},'
+        f'"publishedAt":"{iso(published.published_at)}","duplicate":{"true" if published.duplicate else "false"}}}'
+    )
+
+
+def _results(published: Sequence[Published]) -> Answer:
+    created = any(not one.duplicate for one in published)
+    return 201 if created else 200, f'{{"results":[{",".join(map(result, published))}]}}'.encode()
+
+
+def _content_type(headers: Mapping[bytes, bytes]) -> str | None:
+    """None for JSON, also where nothing is said: curl's default for ``-d`` says nothing about the body either."""
+    given = headers.get(b"content-type")
+    if given is None or given == b"application/json":
+        return None
+    text = given.decode("latin-1")
+    if not options.is_content_type(text):
+        raise UnsupportedMedia("Content-Type: is no media type.", [Fault("is no media type", "Content-Type")])
+    if text.lower().startswith(FORM):
+        return None
+    return kept_content_type(text)
+
+
+def _given(headers: Headers) -> dict[bytes, bytes]:
+    """Our own headers of the request. Raises InvalidField for one that is there twice."""
+    given: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in SPELLED or name.startswith((HEADER_PREFIX, CE_PREFIX)):
+            if name in given:
+                raise InvalidField.of(_spelled(name), "is given twice")
+            given[name] = value
+    return given
+
+
+def _refuse_options(given: Mapping[bytes, bytes], reason: str) -> None:
+    for name in given:
+        if not name.startswith(CE_PREFIX):
+            raise InvalidField.of(_spelled(name), reason)
+
+
+def _single(body: bytes, content_type: str | None, given: Mapping[bytes, bytes]) -> NewMessage:
+    if b"ce-specversion" in given or b"ce-id" in given:
+        attributes = {name.decode("latin-1"): _text(name, given[name]) for name in given if name.startswith(CE_PREFIX)}
+        return _with_options(cloudevents.from_binary(attributes, body, content_type), given)
+    if holds_json(content_type):
+        check_json(body, "body")
+    return _with_options(NewMessage(body, content_type=content_type), given)
+
+
+def _with_options(message: NewMessage, given: Mapping[bytes, bytes]) -> NewMessage:
+    """What the headers say goes before what an event says."""
+    key = _checked(given, b"partition-key", options.key_fault)
+    headers = message.headers
+    for name, value in given.items():
+        if name.startswith(HEADER_PREFIX):
+            headers[name[len(HEADER_PREFIX) :].decode("latin-1")] = _text(name, value)
+    if headers:
+        options.check_headers(headers, "Message-Header")
+    return NewMessage(
+        message.payload,
+        message.key if key is None else key,
+        headers,
+        _checked(given, b"correlation-id", options.correlation_id_fault),
+        message.content_type,
+        _checked(given, b"idempotency-key", options.idempotency_key_fault),
+        _number(given, b"delay-ms", options.delay_fault),
+        _number(given, b"ttl-ms", options.ttl_fault),
+        message.event_key,
+    )
+
+
+def _checked(given: Mapping[bytes, bytes], name: bytes, fault_of: Callable[[str], str | None]) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    text = _text(name, value)
+    if (fault := fault_of(text)) is not None:
+        raise InvalidField.of(SPELLED[name], fault)
+    return text
+
+
+def _number(given: Mapping[bytes, bytes], name: bytes, fault_of: Callable[[int], str | None]) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    number = options.whole_number(value.decode("latin-1"))
+    fault = "must be a whole number" if number is None else fault_of(number)
+    if fault is not None:
+        raise InvalidField.of(SPELLED[name], fault)
+    return number
+
+
+def _text(name: bytes, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidField.of(_spelled(name), "is not UTF-8") from None
+
+
+def _spelled(name: bytes) -> str:
+    if name.startswith(HEADER_PREFIX):
+        return "Message-Header-" + name[len(HEADER_PREFIX) :].decode("latin-1")
+    return SPELLED.get(name) or name.decode("latin-1")
+
+
+def _batch(body: bytes, max_message_bytes: int) -> list[NewMessage]:
+    try:
+        if not body.isascii():
+            body.decode()
+        batch = _decode_batch(body).messages
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise invalid_json(error, "body", empty=not body.strip()) from None
+    if not 1 <= len(batch) <= MAX_BATCH:
+        raise InvalidField.of("messages", f"must be 1 to {MAX_BATCH}, and are {len(batch)}")
+
+    messages = []
+    for index, given in enumerate(batch):
+        payload = bytes(given.message)
+        if len(payload) > max_message_bytes:
+            _check_size(len(payload), max_message_bytes, f"messages[{index}].message", index)
+        # What check_depth begins with, without a call for every message.
+        if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH:
+            check_depth(payload, f"messages[{index}].message")
+        if given.options is None:
+            messages.append(NewMessage(payload))
+        else:
+            messages.append(_with_batch_options(payload, given.options, index))
+    return messages
+
+
+def _with_batch_options(payload: bytes, given: BatchOptions, index: int) -> NewMessage:
+    faults: list[tuple[str, str | None]] = []
+    if given.partition_key is not None:
+        faults.append(("partitionKey", options.key_fault(given.partition_key)))
+    if given.idempotency_key is not None:
+        faults.append(("idempotencyKey", options.idempotency_key_fault(given.idempotency_key)))
+    if given.correlation_id is not None:
+        faults.append(("correlationId", options.correlation_id_fault(given.correlation_id)))
+    if given.delay_ms is not None:
+        faults.append(("delayMs", options.delay_fault(given.delay_ms)))
+    if given.ttl_ms is not None:
+        faults.append(("ttlMs", options.ttl_fault(given.ttl_ms)))
+    for name, fault in faults:
+        if fault is not None:
+            raise InvalidField.of(f"messages[{index}].options.{name}", fault, index=index)
+    if given.headers:
+        options.check_headers(given.headers, f"messages[{index}].options.headers", index=index)
+    return NewMessage(
+        payload, given.partition_key, given.headers or {}, given.correlation_id, None, given.idempotency_key,
+        given.delay_ms, given.ttl_ms,
+    )  # fmt: skip
+
+
+def _check_size(size: int, most: int, field: str, index: int) -> None:
+    if size > most:
+        reason = f"has {size} bytes, {most} are allowed"
+        raise TooLarge(f"{field}: {reason}.", [Fault(reason, field, index)])
