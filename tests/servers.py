@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,9 +20,12 @@ READY = "Logpost is ready at "
 
 
 async def wait_until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
-    """Returns when ``condition()`` is true. The one place in the tests that polls."""
+    """Returns when ``condition()``, awaited if need be, is true. The one place in the tests that polls."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while True:
+        answer = condition()
+        if await answer if isinstance(answer, Awaitable) else answer:
+            return
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await asyncio.sleep(0.02)
 
@@ -30,7 +33,7 @@ async def wait_until(condition: Callable[[], object], *, timeout_s: float = 30.0
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Our environment without its LOGPOST_ settings, plus ``extra``."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("LOGPOST_")}
-    return kept | extra
+    return {**kept, **extra}
 
 
 class Server:
