@@ -143,6 +143,7 @@ class Settings(BaseSettings):
             settings = cls(**options)
         except ValidationError as error:
             faults += [_sentence(fault, options) for fault in error.errors(include_url=False)]
+            raise SettingsError(faults) from error
         if faults:
             raise SettingsError(faults)
         return settings
@@ -228,8 +229,8 @@ def _items(text: str) -> list[str]:
 def _port_ranges(text: str) -> tuple[range, ...]:
     ranges = []
     for item in _items(text):
-        low, _, high = item.partition("-")
-        ports = range(int(low), int(high or low) + 1)
+        low, dash, high = item.partition("-")
+        ports = range(int(low), int(high if dash else low) + 1)
         if not ports or not 1 <= ports[0] <= ports[-1] <= 65535:
             raise ValueError(item)
         ranges.append(ports)
