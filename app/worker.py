@@ -78,6 +78,8 @@ class Worker(uvicorn.Server):
         while not await answers_ready(self.config.loaded_app, self.lifespan.state):
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_POLL_S)
+            if pause_s == MAX_POLL_S:
+                log.warning("worker_not_ready")
         self._channel.sendall(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
