@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.api.dependencies import Defaults, GroupName, Parts, TheCaller, TheParts, TopicName
 from app.api.documents import Answer, Form, Pause
@@ -77,8 +78,13 @@ class RateLimitForm(Form):
     per_second: float = Field(gt=0, le=1_000_000, examples=[10])
 
 
+EXAMPLE: JsonDict = {"startFrom": "earliest", "ordering": "key", "retries": {"max": 5, "baseDelay": 500}}
+
+
 class GroupForm(Form):
     """What a group should be. Left out, a field is its default."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     delivery: DeliveryForm = DeliveryForm()
     ordering: Ordering = "partition"
@@ -187,7 +193,7 @@ NOTHING_SAID = GroupForm()
     operation_id="declareGroup",
     summary="Declare a group",
     response_model_exclude_unset=True,
-    responses={201: {"model": GroupAnswer, "description": "It is new"}, **problems(400, 404, 413, 415, 422, 503)},
+    responses={201: {"model": GroupAnswer, "description": "It is new"}, **problems(404)},
 )
 @needs("manage")
 async def declare_group(
@@ -215,7 +221,7 @@ def _wanted(form: GroupForm, parts: Parts) -> configure.WantedGroup:
     operation_id="listGroups",
     summary="List the groups of a topic",
     response_model_exclude_unset=True,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422),
 )
 async def list_all(
     topic: TopicName, parts: TheParts, caller: TheCaller, query: Annotated[PageQuery, Query()]
@@ -231,7 +237,7 @@ async def list_all(
     operation_id="getGroup",
     summary="Read a group",
     response_model_exclude_unset=True,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422),
 )
 async def get_group(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> GroupAnswer:
     """Its configuration, with every default written out."""
@@ -243,7 +249,7 @@ async def get_group(topic: TopicName, group: GroupName, parts: TheParts, caller:
     operation_id="deleteGroup",
     summary="Delete a group",
     status_code=204,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422),
 )
 @needs("manage")
 async def delete_group(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> None:

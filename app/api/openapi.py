@@ -14,7 +14,7 @@ import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api.problems import Problem
+from app.api.problems import Problem, problems
 
 VERSION = "1"
 DOCUMENT = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
@@ -41,22 +41,31 @@ def document_of(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= problem.pop("$defs") | {"Problem": problem}
-    # FastAPI promises its own form of 422 for every route with parameters; ours is a Problem.
-    for path in document["paths"].values():
-        for operation in path.values():
-            _replace_validation_error(operation)
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            _document_problems(operation, below_v1=path.startswith("/v1/"))
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 
 
-def _replace_validation_error(operation: dict[str, Any]) -> None:
-    refused = operation["responses"].get("422")
-    if refused is not None and "application/json" in refused["content"]:
-        content = refused["content"]
-        del content["application/json"]
-        content["application/problem+json"] = {"schema": {"$ref": "#/components/schemas/Problem"}}
+def _document_problems(operation: dict[str, Any], *, below_v1: bool) -> None:
+    """What any call may be refused with, said once here instead of at every route."""
+    responses = operation["responses"]
+    if "422" in responses:
+        # FastAPI promises its own form of it for every route with parameters.
+        responses.pop("422")
+        responses |= _written(problems(422))
+    if below_v1:
+        responses |= _written(problems(503))
+        if "requestBody" in operation:
+            responses |= _written(problems(400, 413, 415, 422))
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _written(responses: dict[int | str, dict[str, Any]]) -> dict[str, Any]:
+    return {str(status): response for status, response in responses.items()}
 
 
 def written(app: FastAPI) -> bytes:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.api.dependencies import Db, Parts, TheCaller, TheParts, TopicName
 from app.api.documents import MASK, Answer, Form, Pause, unmasked
@@ -63,8 +64,8 @@ class Rule(Form):
 
 
 class Validation(Form):
-    json_schema: dict[str, Any] | bool | None = Field(
-        None, alias="schema", examples=[{"type": "object", "required": ["orderId"]}]
+    json_schema: Any = Field(
+        None, alias="schema", examples=[{"type": "object"}], json_schema_extra={"type": ["object", "boolean", "null"]}
     )
     """JSON Schema, 2020-12."""
     rules: list[Rule] = Field([], max_length=MAX_RULES)
@@ -87,8 +88,13 @@ class Hooks(Form):
     """Signs the calls: ``whsec_`` and base64 of 24 to 64 bytes."""
 
 
+EXAMPLE: JsonDict = {"tags": ["payments"], "distribution": {"partitions": 4}, "retention": {"maxAgeMs": 604_800_000}}
+
+
 class TopicForm(Form):
     """What a topic should be. Left out, a field is its default."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     tags: list[Tag] = Field([], max_length=MAX_TAGS, examples=[["payments"]])
     distribution: Distribution = Distribution()
@@ -212,7 +218,7 @@ class TopicsQuery(PageQuery):
     "/{topic}",
     operation_id="declareTopic",
     summary="Declare a topic",
-    responses={201: {"model": TopicAnswer, "description": "It is new"}, **problems(400, 409, 413, 415, 422, 503)},
+    responses={201: {"model": TopicAnswer, "description": "It is new"}, **problems(409)},
 )
 @needs("manage")
 async def declare_topic(
@@ -235,7 +241,7 @@ def _declaration(form: TopicForm, parts: Parts) -> TopicDeclaration:
     )
 
 
-@router.get("", operation_id="listTopics", summary="List topics", responses=problems(422, 503))
+@router.get("", operation_id="listTopics", summary="List topics", responses=problems(422))
 async def list_all(db: Db, caller: TheCaller, query: Annotated[TopicsQuery, Query()]) -> Page[TopicAnswer]:
     """By name."""
     found = await list_topics(
@@ -244,7 +250,7 @@ async def list_all(db: Db, caller: TheCaller, query: Annotated[TopicsQuery, Quer
     return Page(**page(found, query.limit, TopicAnswer.of, lambda topic: topic.name))
 
 
-@router.get("/{topic}", operation_id="getTopic", summary="Read a topic", responses=problems(404, 422, 503))
+@router.get("/{topic}", operation_id="getTopic", summary="Read a topic", responses=problems(404, 422))
 async def get_topic(topic: TopicName, db: Db, caller: TheCaller) -> TopicAnswer:
     """Its configuration, with every default written out."""
     return TopicAnswer.of(await read_topic(db, caller.namespace.id, topic))
@@ -255,7 +261,7 @@ async def get_topic(topic: TopicName, db: Db, caller: TheCaller) -> TopicAnswer:
     operation_id="deleteTopic",
     summary="Delete a topic",
     status_code=204,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422),
 )
 @needs("manage")
 async def delete_topic(topic: TopicName, parts: TheParts, caller: TheCaller) -> None:
