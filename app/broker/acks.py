@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from app import metrics
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable
 from app.domain.lease import multirange
@@ -104,6 +105,7 @@ class Acks:
         settled: Settled = {
             place: {part.lease_id: _offsets(part.ranges) for part in parts} for place, parts in acked.items()
         }
+        metrics.acked.inc(sum(len(offsets) for parts in settled.values() for offsets in parts.values()))
         eager = {place for waiting in batch if waiting.is_eager for place in waiting.asked}
         for place, parts in acked.items():
             if place in eager or any(part.freed for part in parts):

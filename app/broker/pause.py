@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from app import metrics
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group
 from app.domain.partition import partition_id
@@ -21,6 +22,7 @@ async def pause_group(db: Database, group: Group, reason: str | None = None) -> 
             await cursors.pause(tx, group.id, reason)
 
     await on_collision_again(attempt)
+    metrics.paused.inc()
     log.info("paused", topic=group.topic, group=group.name, reason=reason)
 
 
@@ -30,6 +32,7 @@ async def resume_group(db: Database, wakeups: Wakeups, group: Group) -> None:
             await cursors.resume(tx, group.id)
 
     await on_collision_again(attempt)
+    metrics.resumed.inc()
     log.info("resumed", topic=group.topic, group=group.name)
     wakeups.freed(group.id, [partition_id(group.topic_id, number) for number in range(group.partitions)])
 
@@ -42,6 +45,7 @@ async def pause_topic(db: Database, topic: Topic, reason: str | None = None) -> 
             await cursors.pause_topic(tx, topic.id, reason)
 
     await on_collision_again(attempt)
+    metrics.paused.inc()
     log.info("paused", topic=topic.name, reason=reason)
 
 
@@ -55,6 +59,7 @@ async def resume_topic(db: Database, wakeups: Wakeups, topic: Topic) -> None:
     by_group = defaultdict(list)
     for group_id, place in await on_collision_again(attempt):
         by_group[group_id].append(place)
+    metrics.resumed.inc()
     log.info("resumed", topic=topic.name)
     for group_id, places in by_group.items():
         wakeups.freed(group_id, places)

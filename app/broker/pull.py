@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app import metrics
 from app.broker.catalog import Catalog, GroupKey
 from app.broker.line import Line, Patience
 from app.broker.sift import judge
@@ -207,6 +208,7 @@ class Puller:
                 return
         taking.add(partition_id, claim)
         if claim.pieces:
+            metrics.claimed.inc(claim.count)
             line.alarm_in(lease_ms / 1000)
             # In partition ordering it is this consumer's now, and whoever settles the last of it says so.
             if claim.more and group.config.ordering != "partition":

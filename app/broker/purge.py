@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app import metrics
 from app.domain.partition import partition_id
 from app.domain.topic import Topic
 from app.storage import cursors, retention
@@ -22,6 +23,8 @@ async def purge(db: Database, topic: Topic) -> int:
             return sum([await cursors.purge(tx, place) for place in ids])
 
     removed = await on_collision_again(attempt)
+    metrics.purge.inc()
+    metrics.purged.inc(removed)
     log.info("purge", topic=topic.name, removed=removed)
     for place in ids:
         await retention.sweep(db, place, most=SWEPT_AT_ONCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app import metrics
 from app.broker.wakeups import Wakeups
 from app.domain.errors import MessageNotFound
 from app.domain.group import Group
@@ -28,6 +29,7 @@ async def seek(db: Database, wakeups: Wakeups, group: Group, position: Position)
             return {number: await _move(tx, place, group.id, position) for number, place in enumerate(ids)}
 
     moved = await on_collision_again(attempt)
+    metrics.seek.inc()
     log.info("seek", topic=group.topic, group=group.name, position=str(position))
     wakeups.freed(group.id, ids)
     return moved
@@ -47,6 +49,7 @@ async def seek_message(db: Database, wakeups: Wakeups, group: Group, message_id:
             return await _move(tx, found.partition_id, group.id, found.offset)
 
     moved = await on_collision_again(attempt)
+    metrics.seek.inc()
     log.info("seek", topic=group.topic, group=group.name, position=message_id)
     wakeups.freed(group.id, (found.partition_id,))
     return {found.partition_id - partition_id(group.topic_id, 0): moved}

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from app import metrics
 from app.broker.acks import Acks, Asked
 from app.broker.wakeups import Wakeups
 from app.domain.errors import InvalidField
@@ -104,6 +105,7 @@ class Settler:
                 self._db, partition_id, group.id, lease_ids, offsets, reasons=reasons, details=details
             )
         if found:
+            (metrics.nacked if verb == "nack" else metrics.discarded).inc(len(found))
             self._wakeups.freed(group.id, (partition_id,))
         if verb == "discard" and len(found) < len(chosen):
             found |= await self._repeated(group, partition_id, chosen, {*range(len(chosen))} - found)
