@@ -13,6 +13,7 @@ from app.api.problems import problems
 from app.api.route import Route
 from app.broker import observe
 from app.broker.observe import GroupStats, TopicStats
+from app.broker.retain import trim_topic
 from app.storage.cursors import Standing
 from app.storage.groups import read_group
 from app.storage.partitions import Extent
@@ -141,6 +142,7 @@ class TopicStatsAnswer(Answer):
 async def topic_stats(topic: TopicName, parts: TheParts, caller: TheCaller) -> TopicStatsAnswer:
     """And where each of its groups is."""
     known = await read_topic(parts.db, caller.namespace.id, topic)
+    await trim_topic(parts.db, known)
     return TopicStatsAnswer.of(await observe.topic_stats(parts.db, known))
 
 

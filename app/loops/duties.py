@@ -3,7 +3,8 @@
                ┌ listen, notify   hints between replicas              every replica
 foundations ───┤
                └ elect            heartbeat, who leads what           every replica
-               ┌ retention        what topics no longer keep          the leader
+               ┌ trim             what topics no longer keep, hidden  the leader
+               │ retention        and deleted                         the leader
 duties ────────┤ expiry           idempotency keys, attempts          the leader
                │ rescue           expired leases nobody reads past    the leader
                └ deletion         what deleted topics left behind     the leader
@@ -20,13 +21,15 @@ from app.loops.expiry import expire_once
 from app.loops.listen import Listener, Notifier
 from app.loops.loop import Loop
 from app.loops.rescue import rescue_once
-from app.loops.retention import retain_once
+from app.loops.retention import retain_once, trim_once
 from app.loops.supervisor import Supervisor
 from app.storage import deletions
 from app.storage.database import Database
 from app.storage.replicas import Replica
 
 DELETION_INTERVAL_MS = 10_000
+# Hiding costs a statement for each topic with limits, deleting costs I/O: readers need not wait for the latter.
+TRIM_INTERVAL_MS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,7 @@ def start_duties(supervisor: Supervisor, db: Database, wakeups: Wakeups, replica
     notifier = Notifier(db, wakeups, replica.id)
     election = Election(db, replica)
     loops = [
+        Loop("trim", partial(trim_once, db), interval_ms=min(pace.retention_interval_ms, TRIM_INTERVAL_MS)),
         Loop("retention", partial(retain_once, db), interval_ms=pace.retention_interval_ms),
         Loop(
             "expiry",

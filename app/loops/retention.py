@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from app import metrics
+from app.broker.retain import place_of, trim
 from app.domain.errors import Unavailable
 from app.storage import retention
 from app.storage.database import Database
-from app.storage.retention import Limits
 from app.telemetry import log
 
 # Record batches deleted in one transaction. It holds up the partition's groups, never its publishers, for its length.
@@ -15,29 +15,23 @@ SWEEP_BATCHES = 100
 
 async def retain_once(db: Database, *, sweep_batches: int = SWEEP_BATCHES) -> bool:
     """Trims every topic to its limits, then deletes some of what lies below. True if more may be left to delete."""
+    await trim_once(db)
+    return await sweep_once(db, sweep_batches)
+
+
+async def trim_once(db: Database) -> bool:
     for limits in await retention.limited_topics(db):
         try:
-            await _trim(db, limits)
+            await trim(db, limits)
         except Unavailable:
             raise
         except Exception:  # one topic must not keep the others from being trimmed
-            log.exception("trim_failed", **_place(limits))
+            log.exception("trim_failed", **place_of(limits))
             metrics.loop_failed("retention")
-    return await sweep_once(db, sweep_batches)
+    return False
 
 
 async def sweep_once(db: Database, sweep_batches: int) -> bool:
     """One bounded deletion in each partition that needs one: no partition's backlog holds up another's."""
     swept = [await retention.sweep(db, one, most=sweep_batches) for one in await retention.sweepable(db)]
     return any(swept)
-
-
-async def _trim(db: Database, limits: Limits) -> None:
-    messages = sum([await retention.trim(db, due) for due in await retention.due_trims(db, limits)])
-    if messages:
-        metrics.trimmed.inc(messages)
-        log.info("trimmed", **_place(limits), messages=messages)
-
-
-def _place(limits: Limits) -> dict[str, str]:
-    return {"project": limits.project, "environment": limits.environment, "topic": limits.topic}

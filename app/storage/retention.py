@@ -40,14 +40,15 @@ select t.id, n.project, n.environment, t.name,
        (t.config #>> '{retention,maxCount}')::bigint as newest
 from topics t
 join namespaces n on n.id = t.namespace_id
-where t.config #>> '{retention,maxAgeMs}' is not null or t.config #>> '{retention,maxCount}' is not null
+where (t.config #>> '{retention,maxAgeMs}' is not null or t.config #>> '{retention,maxCount}' is not null)
+  and ($1::bigint is null or t.id = $1)
 order by t.id
 """
 
 
-async def limited_topics(db: Database) -> list[Limits]:
-    """Topics that do not keep everything. Ages count back from the database's clock, now."""
-    return [Limits(*row.values()) for row in await db.fetch(LIMITED)]
+async def limited_topics(db: Database, topic_id: int | None = None) -> list[Limits]:
+    """Topics that do not keep everything, or the one if it does not. Ages count back from the database's clock, now."""
+    return [Limits(*row.values()) for row in await db.fetch(LIMITED, topic_id)]
 
 
 RETAINED_FROM = "select partition_id, first_offset, retained_offset from retained_from($1, $2, $3)"
