@@ -101,6 +101,9 @@ async def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
     command = [sys.executable, "-c", IN_TERMINAL, *SERVE]
     with launched(command, tmp_path, settings, stdin=terminal, start_new_session=True) as server:
         assert (await server.line()).startswith(READY), server.errors.read_text()
+        children = psutil.Process(server.process.pid).children()
+        assert len(children) == 2
+        assert not [child for child in children if os.getpgid(child.pid) == os.tcgetpgrp(ours)]
         os.write(ours, b"\x03")
         assert await server.exit_code() == 0
     os.close(terminal)

@@ -85,7 +85,8 @@ async def test_a_stalled_request_holds_the_end_up_for_the_drain_only(tmp_path: P
             assert problem_of(await peer.everything())["code"] == "shutting_down"
         code, seconds = await running.end()
         assert (code, seconds < 5) == (0, True)
-        assert "closed" in running.log()
+        draining, cut, closed = running.log().splitlines()
+        assert (draining, "requests_cut_off" in cut, closed) == ("draining", True, "closed")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
