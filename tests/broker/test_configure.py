@@ -25,6 +25,7 @@ from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.names import Namespace
 from app.domain.partition import partition_id
 from app.domain.topic import Retention, Topic, TopicConfig
+from app.storage import groups, topics
 from app.storage.database import Database, Outdated
 from app.storage.namespaces import namespace_of
 
@@ -206,6 +207,18 @@ async def test_partitions_added_while_a_group_is_declared_have_its_cursor(broker
     )
     topic = (await broker.topic(partitions=6)).value
     assert await broker.rows("cursors") == 4 * topic.partitions
+
+
+async def test_a_group_declared_while_partitions_are_added_waits_and_has_a_cursor_in_each(broker: Broker) -> None:
+    topic = (await broker.topic(partitions=1)).value
+    async with broker.db.transaction() as tx:
+        await topics.lock_topic(tx, broker.namespace.id, "orders")
+        await topics.insert_partitions(tx, topic.id, range(1, 3), topic.version)
+        await groups.insert_cursors_of_new(tx, topic.id, range(1, 3))
+        declaring = asyncio.ensure_future(broker.group())
+        await asyncio.wait([declaring], timeout=0.3)
+        assert not declaring.done()
+    assert await broker.cursors((await declaring).value) == [1, 1, 1]
 
 
 async def test_a_group_declared_under_a_paused_topic_is_paused(broker: Broker) -> None:
