@@ -13,6 +13,7 @@ table given to ``Lane`` under what follows the topic in its path, with ``{group}
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from app.api.problems import problem_response
@@ -31,6 +32,10 @@ Call = Callable[[int, Sequence[str], Headers, Receive], Awaitable[Answer]]
 
 # What a caller must be allowed to do.
 Right = Literal["publish", "consume"]
+
+
+# Names that were found good; bad ones raise, and are not remembered.
+_checked = lru_cache(maxsize=4096)(check_name)
 
 
 class Entry(NamedTuple):
@@ -63,9 +68,9 @@ class Lane:
             return
         try:
             namespace_id = await self._authenticate(scope, entry.right, parts[3])
-            names = [check_name("topic", parts[3])]
+            names = [_checked("topic", parts[3])]
             if len(parts) == 7:
-                names.append(check_name("group", parts[5]))
+                names.append(_checked("group", parts[5]))
             status, body = await entry.call(namespace_id, names, scope["headers"], receive)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         except ClientGone:

@@ -73,13 +73,16 @@ class Appender:
         Raises QueueFull and ShuttingDown at once; the awaited answer raises Outdated (read the topic again and
         repeat), IdempotencyKeyReused, DatabaseUnavailable and CommitUnknown.
         """
-        size = sum([len(message.payload) for message in messages])
+        size = 0
+        has_keys = False
+        for message in messages:
+            size += len(message.payload)
+            has_keys = has_keys or message.idempotency_key is not None
         if self._stopping:
             raise ShuttingDown("The server is shutting down.")
         if self._messages + len(messages) > self._max_messages or self._bytes + size > self._max_bytes:
             raise QueueFull("Too many messages are waiting for their commit; try again.")
         answer = asyncio.get_running_loop().create_future()
-        has_keys = any(message.idempotency_key is not None for message in messages)
         self._waiting.append(Publish(topic, messages, partition_ids, size, answer, has_keys))
         self._messages += len(messages)
         self._bytes += size

@@ -42,6 +42,10 @@ class Catalog:
         """Raises TopicNotFound."""
         return await self._topics.get((namespace_id, name))
 
+    def fresh_topic(self, namespace_id: int, name: str) -> Topic | None:
+        """The topic if it need not be read; ``topic`` reads it. For those who cannot afford to ask in vain."""
+        return self._topics.fresh((namespace_id, name))
+
     async def group(self, namespace_id: int, topic: str, name: str) -> Group:
         """Raises TopicNotFound, GroupNotFound."""
         return await self._groups.get((namespace_id, topic, name))
@@ -118,6 +122,12 @@ class Shelf(Generic[K, V]):
             raise
         self._put(key, value, now)
         return value
+
+    def fresh(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        if entry is not None and asyncio.get_running_loop().time() - entry.read_at < FRESH_S:
+            return entry.value
+        return None
 
     def forget(self, key: K) -> None:
         if (entry := self._entries.get(key)) is not None:

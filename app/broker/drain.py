@@ -13,11 +13,11 @@ from hashlib import sha256
 import msgspec
 
 from app.domain.errors import Fault, IdempotencyKeyReused
-from app.domain.message import NewMessage, Published, id_prefix, message_id, meta_of
+from app.domain.message import NewMessage, Published, id_prefix, message_id
 from app.domain.partition import number_of, partition_for, partition_id
 from app.domain.topic import Topic
 from app.storage.idempotency import OnceKey, Taken
-from app.storage.messages import Appended, Row
+from app.storage.messages import MAX_ROW_MESSAGES, Appended, Row
 
 # Two payloads are told apart by half of a SHA-256.
 DIGEST_BYTES = 16
@@ -36,6 +36,13 @@ class Publish(msgspec.Struct, gc=False):
     def once_key(self, key: str) -> OnceKey:
         topic = self.topic
         return partition_id(topic.id, partition_for(key, topic.home_partitions)), key
+
+
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """A whole publish, one message after the other in a row of the drain."""
+
+    row: int
+    index: int
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -67,10 +74,10 @@ class Drain:
         self._rows: list[Row] = []
         self._open: dict[tuple[int, int], int] = {}
         self._once: dict[OnceKey, Place] = {}
-        self._placed: list[tuple[Publish, list[Place | Taken]]] = []
+        self._placed: list[tuple[Publish, Run | list[Place | Taken]]] = []
         for publish in publishes:
             if not publish.has_keys:
-                self._placed.append((publish, self._place_all(publish)))
+                self._placed.append((publish, self._run(publish) or self._place_all(publish)))
             elif (error := self._reuse(publish)) is not None:
                 self.refused.append((publish, error))
             else:
@@ -90,6 +97,9 @@ class Drain:
             of = self._rows[at].partition_id
             landed[at] = (id_prefix(of, where.published_at), number_of(of), where)
         for publish, places in self._placed:
+            if isinstance(places, Run):
+                yield publish, _in_a_row(places, len(publish.messages), *landed[places.row])
+                continue
             results = []
             for place in places:
                 if isinstance(place, Taken):
@@ -99,6 +109,22 @@ class Drain:
                 offset = where.base_offset + place.index
                 results.append(Published(f"{prefix}{offset:x}", number, offset, where.published_at, place.duplicate))
             yield publish, results
+
+    def _run(self, publish: Publish) -> Run | None:
+        """The common case, cheap: all into one row. None if they go to several partitions, or are too many for it."""
+        partition = publish.partition_ids[0]
+        count = len(publish.messages)
+        if count > 1 and (count > MAX_ROW_MESSAGES or publish.partition_ids.count(partition) < count):
+            return None
+        at = self._open.get((partition, publish.topic.version))
+        if at is None or not self._rows[at].has_room_for(publish.size, count):
+            at = self._new_row(publish.topic, partition)
+        return Run(at, self._rows[at].add_all(publish.messages, publish.size))
+
+    def _new_row(self, topic: Topic, partition: int) -> int:
+        at = self._open[partition, topic.version] = len(self._rows)
+        self._rows.append(Row(partition, topic.version, topic.config.idempotency.window_ms))
+        return at
 
     def _place_all(self, publish: Publish) -> list[Place | Taken]:
         return [
@@ -127,13 +153,10 @@ class Drain:
 
     def _place(self, topic: Topic, message: NewMessage, partition: int) -> Place:
         at = self._open.get((partition, topic.version))
-        payload = message.payload
-        if at is None or not self._rows[at].has_room_for(len(payload)):
-            at = self._open[partition, topic.version] = len(self._rows)
-            self._rows.append(Row(partition, topic.version, topic.config.idempotency.window_ms))
-        row = self._rows[at]
-        timed = message.delay_ms is not None or message.ttl_ms is not None
-        return Place(at, row.add(message.key, meta_of(message), payload, timed))
+        size = len(message.payload)
+        if at is None or not self._rows[at].has_room_for(size, 1):
+            at = self._new_row(topic, partition)
+        return Place(at, self._rows[at].add_all((message,), size))
 
     def _reuse(self, publish: Publish) -> IdempotencyKeyReused | None:
         """What is wrong with its keys: another payload came with one of them before."""
@@ -150,6 +173,12 @@ class Drain:
         if not faults:
             return None
         return IdempotencyKeyReused("The idempotency key was used with another payload.", faults)
+
+
+def _in_a_row(run: Run, count: int, prefix: str, number: int, where: Appended) -> list[Published]:
+    first = where.base_offset + run.index
+    at = where.published_at
+    return [Published(f"{prefix}{offset:x}", number, offset, at, False) for offset in range(first, first + count)]
 
 
 def digest_of(payload: bytes) -> bytes:

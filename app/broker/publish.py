@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
 
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
-from app.domain.errors import Fault, IdempotencyKeyReused, MessageRejected
+from app.domain.errors import DatabaseUnavailable, Fault, IdempotencyKeyReused, MessageRejected
 from app.domain.expression import Context, Expression, Verdict, compile_expression
 from app.domain.message import NewMessage, Published, holds_json
 from app.domain.options import key_fault
@@ -22,9 +22,11 @@ from app.domain.partition import NUMBER_BITS, partition_for
 from app.domain.payload import decode
 from app.domain.schema import MessageSchema, compile_schema
 from app.domain.topic import Topic
+from app.storage.database import Outdated
 
 # Topics whose turn is remembered; another one starts anywhere.
 MAX_TURNS = 10_000
+MAX_TRIES = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,28 +72,31 @@ class Publisher:
         ``batch`` says that they came as one, so that faults name their index. Raises TopicNotFound, MessageRejected,
         IdempotencyKeyReused, QueueFull, CommitUnknown and other Unavailable.
         """
+        # catalog.with_topic, written out: this is once per message.
+        for _ in range(MAX_TRIES):
+            known = self._catalog.fresh_topic(namespace_id, topic) or await self._catalog.topic(namespace_id, topic)
+            try:
+                return await self._append(known, messages, batch)
+            except Outdated:
+                self._catalog.forget_topic(namespace_id, topic)
+            except IdempotencyKeyReused as error:
+                raise _in_callers_words(error, batch) from None
+        raise DatabaseUnavailable(f"Topic {topic!r} keeps changing; try again.")
 
-        async def attempt(known: Topic) -> list[Published]:
-            return await self._publish(known, messages, batch)
-
-        return await self._catalog.with_topic(namespace_id, topic, attempt)
-
-    async def _publish(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> list[Published]:
+    def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Published]]:
         if topic.config.idempotency.cloud_events_id:
             messages = [_once_as_event(message) for message in messages]
         checks = self._catalog.of_topic(topic, Checks.of)
         if checks is not None:
             messages = _checked(topic, checks, messages, batch)
-        partition_ids = [self._partition_id(topic, message) for message in messages]
-        try:
-            return await self._appender.append(topic, messages, partition_ids)
-        except IdempotencyKeyReused as error:
-            raise _in_callers_words(error, batch) from None
+        if topic.partitions == 1:
+            partition_ids = [topic.id << NUMBER_BITS] * len(messages)
+        else:
+            partition_ids = [self._partition_id(topic, message) for message in messages]
+        return self._appender.append(topic, messages, partition_ids)
 
     def _partition_id(self, topic: Topic, message: NewMessage) -> int:
-        if topic.partitions == 1:
-            number = 0
-        elif message.key is not None:
+        if message.key is not None:
             number = partition_for(message.key, topic.partitions)
         elif message.idempotency_key is not None:
             number = partition_for(message.idempotency_key, topic.home_partitions)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.domain.message import Message
+from app.domain.message import Message, NewMessage, meta_of
 from app.storage.database import Connection, Database
 from app.storage.idempotency import OnceKey
 
@@ -37,17 +37,21 @@ class Row:
     once_digests: list[bytes] = field(default_factory=list)
     once_at: list[int] = field(default_factory=list)
 
-    def has_room_for(self, size: int) -> bool:
-        return not self.payloads or (len(self.payloads) < MAX_ROW_MESSAGES and self.size + size <= MAX_ROW_BYTES)
+    def has_room_for(self, size: int, count: int) -> bool:
+        held = len(self.payloads)
+        return not held or (held + count <= MAX_ROW_MESSAGES and self.size + size <= MAX_ROW_BYTES)
 
-    def add(self, key: str | None, meta: str | None, payload: bytes, timed: bool) -> int:
-        """The position of the added message in the row."""
-        self.keys.append(key)
-        self.metas.append(meta)
-        self.payloads.append(payload)
-        self.size += len(payload)
-        self.timed |= timed
-        return len(self.payloads) - 1
+    def add_all(self, messages: Sequence[NewMessage], size: int) -> int:
+        """Adds messages whose payloads have ``size`` bytes; returns the first one's position in the row."""
+        first = len(self.payloads)
+        for message in messages:
+            self.payloads.append(message.payload)
+            self.keys.append(message.key)
+            self.metas.append(meta_of(message))
+            if message.delay_ms is not None or message.ttl_ms is not None:
+                self.timed = True
+        self.size += size
+        return first
 
     def add_once(self, key: OnceKey, digest: bytes, index: int) -> None:
         """The message at ``index`` came with an idempotency key."""
