@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from click.testing import CliRunner
 
 from app.cli import main
 from app.settings import Settings, SettingsError, option, variable
-from tests.servers import Servers
+from tests.servers import ROOT, Servers
 
 KEY = "k" * 32
 
@@ -102,6 +103,13 @@ def test_help_shows_every_setting_with_its_variable() -> None:
         assert f"[{variable(name)}" in words
         assert field.description is not None
         assert field.description in words
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "Makefile"])
+def test_what_the_files_around_us_set_is_a_setting(file: str) -> None:
+    named = set(re.findall(r"LOGPOST_[A-Z_]*[A-Z]", (ROOT / file).read_text()))
+    assert named
+    assert named <= {variable(name) for name in Settings.model_fields}
 
 
 @pytest.mark.parametrize(
