@@ -134,3 +134,8 @@ async def _read_rest(body: bytes, receive: Receive, most: int) -> bytes:
 
 def _too_large(most: int) -> TooLarge:
     return TooLarge(f"The body is larger than {most} bytes.", [Fault(f"is larger than {most} bytes", "body")])
+
+
+async def answered_by_the_lane() -> None:
+    """Stands for a call of the lane among FastAPI's routes, for the API's document: the lane is asked first."""
+    raise AssertionError("the lane answers this path")

@@ -194,19 +194,24 @@ async def stretches(db: Database, starts: Sequence[tuple[int, int]], limit: int)
     return [Stretch(*row) for row in await db.fetch(STRETCHES, ids, offsets, limit)]
 
 
-READ = """
-select b.base_offset + m.i - 1, b.published_at, m.key, m.meta, m.payload
-from batches b
+RANGES = """
+select f.id, b.base_offset + m.i - 1, b.published_at, m.key, m.meta, m.payload
+from unnest($1::bigint[], $2::bigint[], $3::bigint[]) f (id, start, size)
+cross join lateral (
+    select x.base_offset, x.published_at, x.keys, x.meta, x.payloads
+    from batches x
+    where x.partition_id = f.id
+      and x.base_offset >= coalesce((select y.base_offset from batches y
+                                     where y.partition_id = f.id and y.base_offset <= f.start
+                                     order by y.base_offset desc limit 1), 0)
+      and x.base_offset < f.start + f.size) b
 cross join lateral unnest(b.payloads, b.keys, b.meta) with ordinality m (payload, key, meta, i)
-where b.partition_id = $1
-  and b.base_offset = (select y.base_offset from batches y
-                       where y.partition_id = $1 and y.base_offset <= $2 order by y.base_offset desc limit 1)
-  and b.base_offset + m.i - 1 between $2 and $2 + $3 - 1
-order by m.i
+where b.base_offset + m.i - 1 >= f.start and b.base_offset + m.i - 1 < f.start + f.size
+order by b.published_at, f.id, b.base_offset, m.i
 """
 
 
-async def read_stretch(db: Database, stretch: Stretch, limit: int) -> list[Message]:
-    """The first ``limit`` messages of a stretch."""
-    rows = await db.fetch(READ, stretch.partition_id, stretch.offset, min(limit, stretch.count))
-    return _messages(stretch.partition_id, rows)
+async def read_ranges(db: Database, ranges: Sequence[tuple[int, int, int]]) -> list[Message]:
+    """The messages of (partition id, offset, count) triples, by time, then partition, then offset."""
+    columns = [[each[at] for each in ranges] for at in range(3)]
+    return [Message(*row) for row in await db.fetch(RANGES, *columns)]

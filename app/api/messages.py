@@ -1,0 +1,128 @@
+"""Messages without a group: browsing a topic, and reading one by its id."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.dependencies import TheCaller, TheParts, TopicName
+from app.api.documents import Answer
+from app.api.form import described
+from app.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, make_cursor, read_cursor
+from app.api.problems import problems
+from app.api.route import Route, needs
+from app.broker.browse import Positions, browse, partition_ids, positions_at, read_message
+from app.broker.retain import trim_topic
+from app.domain.errors import InvalidField
+from app.domain.message import MAX_BIGINT, Message, iso, message_id
+from app.domain.partition import number_of
+from app.domain.position import parse_position
+from app.domain.topic import Topic
+from app.storage.topics import read_topic
+
+# A cursor holds an offset for each partition.
+MAX_CURSOR = 16 * 1024
+
+router = APIRouter(prefix="/v1/topics/{topic}/messages", tags=["messages"], route_class=Route)
+
+
+class BrowseQuery(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    partition: Annotated[int | None, Query(description="One partition; all merged by publishedAt if left out.")] = None
+    start: Annotated[str, Query(description="earliest, latest (the end), an offset, or an ISO 8601 time.")] = Field(
+        "earliest", alias="from", max_length=64, examples=["earliest"]
+    )
+    limit: Annotated[int, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    cursor: Annotated[str | None, Query(description="nextCursor of the page before; it knows its partitions.")] = Field(
+        None, max_length=MAX_CURSOR
+    )
+
+
+class MessageAnswer(Answer):
+    """A message as it was published. A payload that is not JSON comes as `contentType` and `dataBase64`."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    headers: dict[str, str]
+    correlation_id: str | None
+    published_at: datetime
+    message: Any = None
+    content_type: str | None = None
+    data_base64: str | None = None
+
+
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where the next page begins: an offset for the partition of number ``first`` and each that follows it."""
+
+    first: Annotated[int, msgspec.Meta(ge=0)]
+    offsets: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=MAX_BIGINT)]], msgspec.Meta(min_length=1)]
+
+
+@router.get(
+    "", operation_id="browse", summary="Browse messages", response_model=Page[MessageAnswer],
+    responses=problems(404, 503),
+)  # fmt: skip
+@needs("consume")
+async def browse_messages(
+    topic: TopicName, query: Annotated[BrowseQuery, Query()], parts: TheParts, caller: TheCaller
+) -> Response:
+    """Without a group, and without changing anything. In order of the offsets of a partition, or of `publishedAt`
+    where all are merged. `nextCursor` is null where the log ended at that moment."""
+    known = await read_topic(parts.db, caller.namespace.id, topic)
+    await trim_topic(parts.db, known)
+    if query.cursor is None:
+        ids = partition_ids(known, query.partition)
+        position = parse_position(int(query.start) if query.start.isdecimal() else query.start, "from")
+        positions = await positions_at(parts.db, ids, position)
+    else:
+        positions = _positions(known, query.cursor)
+    found = await browse(parts.db, positions, query.limit)
+    items = b",".join([browsed(topic, message) for message in found.messages])
+    cursor = None if found.next_positions is None else _cursor(found.next_positions)
+    body = b'{"items":[%b],"nextCursor":%b}' % (items, msgspec.json.encode(cursor))
+    return Response(body, media_type="application/json")
+
+
+@router.get(
+    "/{messageId}", operation_id="getMessage", summary="Read a message", response_model=MessageAnswer,
+    responses=problems(404, 503),
+)  # fmt: skip
+@needs("consume")
+async def get_message(topic: TopicName, messageId: str, parts: TheParts, caller: TheCaller) -> Response:  # noqa: N803 - its name in the path
+    """As long as it is retained."""
+    known = await read_topic(parts.db, caller.namespace.id, topic)
+    await trim_topic(parts.db, known)
+    message = await read_message(parts.db, known, messageId)
+    return Response(browsed(topic, message), media_type="application/json")
+
+
+def browsed(topic: str, message: Message) -> bytes:
+    """A message of the log as a JSON object; payload and headers are spliced in as they are stored."""
+    head, body = described(message.meta, message.payload)
+    return b'{"id":"%b","topic":%b,"partition":%d,"offset":%d,"key":%b,%b,"publishedAt":"%b",%b}' % (
+        message_id(message.partition_id, message.published_at, message.offset).encode(),
+        msgspec.json.encode(topic), number_of(message.partition_id), message.offset, msgspec.json.encode(message.key),
+        head, iso(message.published_at).encode(), body,
+    )  # fmt: skip
+
+
+def _cursor(positions: Positions) -> str:
+    """Of partitions that follow each other."""
+    ids = sorted(positions)
+    return make_cursor(Cursor(number_of(ids[0]), [positions[of] for of in ids]))
+
+
+def _positions(topic: Topic, cursor: str) -> Positions:
+    place = read_cursor(cursor, Cursor)
+    ids = partition_ids(topic, None)[place.first : place.first + len(place.offsets)]
+    if len(ids) != len(place.offsets):
+        raise InvalidField.of("cursor", "is not one that this topic returned")
+    return dict(zip(ids, place.offsets, strict=True))
