@@ -89,8 +89,7 @@ class Worker(uvicorn.Server):
             server.close()
         for listener in sockets or []:
             listener.close()
-        if (drain := getattr(self.config.loaded_app, "drain", None)) is not None:
-            drain()
+        self.config.loaded_app.drain()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         while self._busy():
