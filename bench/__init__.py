@@ -1,1 +1,1 @@
-"""Measurements and the fault suite: what Logpost is, shown instead of said."""
+"""Benchmarks: what Logpost costs, as ratios measured side by side in one run. ``make bench``."""

@@ -1,0 +1,29 @@
+"""``python -m bench [--full] [SUITE …]``: runs the suites, prints them, and writes bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench import groups, log
+from bench.report import show, write
+
+SUITES = {"log": ("The log", log.run), "groups": ("Consumer groups", groups.run)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which ones; all of them by default")
+    parser.add_argument("--full", action="store_true", help="longer rounds and larger backlogs")
+    options = parser.parse_args()
+    found = []
+    for name in options.suites or SUITES:
+        title, run = SUITES[name]
+        lines = run(full=options.full)
+        show(title, lines)
+        found.append((title, lines))
+    if not options.suites:
+        write(found, "make bench" + (" FULL=1" if options.full else ""))
+
+
+if __name__ == "__main__":
+    main()
