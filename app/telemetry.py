@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import orjson
@@ -16,6 +17,9 @@ import structlog
 from structlog.types import EventDict, Processor
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+# The request that is being answered, in every line it causes; empty outside of one.
+REQUEST: ContextVar[str] = ContextVar("request", default="")
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -27,7 +31,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Sends this process's logs to ``stream`` (stderr). ``level``: debug, info, warning or error."""
     out = stream or sys.stderr
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _request_named,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -49,6 +53,12 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     logging.root.handlers = [library_handler]
     # Libraries report their routine at info; ours is what the reader of these logs wants.
     logging.root.setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def _request_named(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if request_id := REQUEST.get():
+        event["request_id"] = request_id
+    return event
 
 
 def _readable_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
