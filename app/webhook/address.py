@@ -137,6 +137,8 @@ def check_url(url: str, policy: Policy, field: str = "delivery.url") -> Target:
         raise InvalidField.of(field, f"port {effective_port} is not one webhooks may be at")
     shown_host = _check_host(host, policy, field)
     rest = quote(match["rest"], safe=_PATH_SAFE)
+    if rest.find("?") == len(rest) - 1:  # an empty query, which some send and some leave out
+        rest = rest.removesuffix("?")
     path = rest if rest.startswith("/") else f"/{rest}"
     shown_port = "" if effective_port == DEFAULT_PORTS[scheme] else f":{effective_port}"
     return Target(f"{scheme}://{shown_host}{shown_port}{path}", scheme, shown_host.strip("[]"), effective_port)

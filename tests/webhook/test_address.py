@@ -137,6 +137,7 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(PIECES, max_size=8).map("".join).map(lambda rest: f"http://{rest}") | st.text(max_size=60))
+@example("http://hooks.example.com?")
 @example('http://hooks.example.com/[]{}|^`"<>')
 def test_every_parser_agrees_on_what_passes(url: str) -> None:
     """Whatever passes means one host and one port, to us, the standard library, httpx and the client that dials."""
