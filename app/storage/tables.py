@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -124,6 +125,7 @@ groups = Table(
     required("created_at", TIME, default=NOW),
     required("updated_at", TIME, default=NOW),
     UniqueConstraint("topic_id", "name"),
+    Index("groups_pushed", "id", postgresql_where=text("config #>> '{delivery,mode}' = 'push'")),
 )  # fmt: skip
 
 cursors = Table(
@@ -219,6 +221,19 @@ attempts = Table(
     Column("excerpt", Text),
     Index("attempts_by_message", "partition_id", "offset", "group_id", "at"),
     Index("attempts_age", "at"),
+    Index("attempts_acked", "group_id", "at", postgresql_where=text("outcome = 'acked'")),
+)  # fmt: skip
+
+endpoints = Table(
+    "endpoints", metadata,
+    key("group_id", Integer),
+    required("breaker", JSONB, default=text("'{}'")),
+    Column("throttled_until", TIME),
+    Column("since", TIME),
+    Column("reason", Text),
+    Column("tokens", Double),
+    Column("tokens_at", BigInteger),
+    postgresql_with={"fillfactor": 50},
 )  # fmt: skip
 
 # Processes, and what they do in the background
