@@ -6,9 +6,18 @@ import asyncio
 from asyncio.events import TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 # A reader that takes less than this within a stall deadline is not reading.
 LEAST_READ_BYTES = 32 * 1024
+
+
+class Reading(Enum):
+    """What the next byte of the client belongs to."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
 
 
 @dataclass(frozen=True, slots=True)

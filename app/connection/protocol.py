@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from enum import Enum
 from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
@@ -13,7 +12,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.connection.deadlines import Deadline, Limits, Stall
+from app.connection.deadlines import Deadline, Limits, Reading, Stall
 from app.connection.exchange import Exchange
 from app.connection.refusal import (
     HEAD_TOO_LARGE,
@@ -31,14 +30,6 @@ HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 # How long we still read, and throw away, what a refused client sends: closing at once would make the kernel reset the
 # connection, and the client would never see the answer.
 LINGER_S = 2.0
-
-
-class Reading(Enum):
-    """What the next byte of the client belongs to."""
-
-    NOTHING = 0
-    HEAD = 1
-    BODY = 2
 
 
 class Connection(HttpToolsProtocol):
