@@ -257,4 +257,7 @@ def _reason(outcomes: set[str], prospects: list[Prospect]) -> Empty:
         return "max_in_flight"
     if "leased" in outcomes or "busy" in outcomes:
         return "leased"
-    return "held" if any(prospect.deferred for prospect in prospects) else "no_messages"
+    # A survey is as old as the claims are many: what they found counts first.
+    if "held" in outcomes or any(prospect.deferred for prospect in prospects):
+        return "held"
+    return "leased" if any(prospect.leased for prospect in prospects) else "no_messages"

@@ -66,16 +66,21 @@ class Settler:
             await self._find_repeated(group, parts, done)
             for at, ok in zip(acks, done, strict=True):
                 results[at] = ok
+        # A delivery named twice under one verb is one; what was said last of it counts.
+        last = {(settlement.verb, settlement.ack_id): at for at, settlement in enumerate(settlements)}
         by_place: dict[tuple[Verb, int], list[int]] = defaultdict(list)
-        for at, settlement in enumerate(settlements):
-            by_place[settlement.verb, settlement.ack_id.partition_id].append(at)
+        for (verb, ack_id), at in last.items():
+            by_place[verb, ack_id.partition_id].append(at)
         for verb in ("discard", "nack", "extend"):
             for (of, partition_id), positions in by_place.items():
                 if of == verb:
                     chosen = [settlements[at] for at in positions]
                     for found in await self._apply(group, verb, partition_id, chosen):
                         results[positions[found]] = True
-        return results
+        return [
+            results[last[settlement.verb, settlement.ack_id]] if settlement.verb != "ack" else result
+            for settlement, result in zip(settlements, results, strict=True)
+        ]
 
     async def hand_back(self, group_id: int, ack_ids: Iterable[AckId]) -> None:
         """Returns deliveries nobody will work on, for immediate redelivery and without using up an attempt."""

@@ -109,6 +109,7 @@ class Prospect:
     next_offset: int
     claimable: bool
     deferred: bool
+    leased: bool
     paused: bool
     due_in: float | None
 
@@ -119,7 +120,7 @@ SURVEY = """
            exists (select from deferred d
                    where d.partition_id = c.partition_id and d.group_id = c.group_id and d.lease_id is null
                      and d.state <> 'delayed') as waiting,
-           due.at is not null as scheduled,
+           due.at is not null as scheduled, ends.at is not null as leased,
            extract(epoch from least(due.at, expiry.at, ends.at) - clock_timestamp())::float8 as due_in
     from cursors c
     join partitions p on p.id = c.partition_id
@@ -153,7 +154,7 @@ async def survey(db: Database, group_ids: Sequence[int]) -> list[Prospect]:
             Prospect(
                 group_id=row["group_id"], partition_id=row["partition_id"], next_offset=row["next_offset"],
                 claimable=(row["ahead"] or row["waiting"] or is_due) and not row["paused"],
-                deferred=row["waiting"] or row["scheduled"], paused=row["paused"],
+                deferred=row["waiting"] or row["scheduled"], leased=row["leased"], paused=row["paused"],
                 due_in=None if is_due or row["paused"] else due_in,
             )
         )  # fmt: skip

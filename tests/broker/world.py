@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Replica:
     async def pull_or_why(
         self, wanted: int = 100, *, who: str = "", wait_ms: int = 0, group: str = GROUP, lease_ms: int | None = None
     ) -> tuple[list[Got], str | None]:
-        owner = f"consumer:{who}" if who else f"pull:{id(object())}"
+        owner = f"consumer:{who}" if who else f"pull:{secrets.token_hex(8)}"
         demand = Demand(owner, wanted, lease_ms=lease_ms)
         pulled = await self.puller.pull((self.namespace.id, TOPIC, group), demand, Patience(wait_ms))
         got = []
