@@ -11,6 +11,7 @@ application, where ``api/dependencies.py`` finds it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -50,6 +51,7 @@ class Served:
         self._settings = settings
         self._dsn = dsn
         self._puller: Puller | None = None
+        self._drains_until: float | None = None
         self._app: ASGIApp = self._starting
         self._rest = application(lifespan=self._lifespan, docs=settings.docs)
 
@@ -60,6 +62,8 @@ class Served:
         """Nothing is leased any more from now on; pulls that wait return empty."""
         if self._puller is not None:
             self._puller.stop()
+        if self._drains_until is None:
+            self._drains_until = time.monotonic() + self._settings.shutdown_timeout_ms / 1000
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -77,8 +81,13 @@ class Served:
                 yield
             finally:
                 self.drain()
-                await supervisor.stop(supervisor.drain_s)
+                await supervisor.stop(self._time_to_drain())
                 await db.close()
+
+    def _time_to_drain(self) -> float:
+        """Seconds left of shutdownTimeoutMs, which began with ``drain``: connections came first."""
+        assert self._drains_until is not None, "drain() begins it"
+        return max(self._drains_until - time.monotonic(), 0.0)
 
     async def _starting(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise ShuttingDown("The server has not started yet.")
