@@ -6,13 +6,25 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import dead_letters, deliveries, groups, health, messages, pause, published, seek, stats, topics
+from app.api import (
+    dead_letters,
+    deliveries,
+    groups,
+    health,
+    messages,
+    pause,
+    published,
+    seek,
+    settled,
+    stats,
+    topics,
+)
 from app.api.docs import install_docs
 from app.api.problems import install_problems
 
 ROUTERS = (
     topics.router, published.router, messages.router, groups.router, stats.router, pause.router, seek.router,
-    deliveries.router, dead_letters.router, health.router,
+    settled.router, deliveries.router, dead_letters.router, health.router,
 )  # fmt: skip
 
 
