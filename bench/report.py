@@ -60,7 +60,7 @@ def write(suites: Sequence[tuple[str, Sequence[Line]]], command: str) -> None:
     """bench/RESULTS.md and bench/results.json."""
     today = datetime.now(UTC).date().isoformat()
     circumstances = (
-        f"`{command}` on {today}: {machine()}. Durable: fsync on, a 2xx after COMMIT. Ratios are taken in one run, turn "
+        f"`{command}` on {today}: {machine()}. Durable: fsync on, a 2xx after COMMIT. Ratios are of one run, turn "
         "by turn, because the machine is shared and noisy; absolute numbers are this machine's."
     )
     text = ["# Results", "", circumstances, ""]

@@ -9,8 +9,8 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from app.api.dependencies import GroupName, TheCaller, TheParts, TopicName
-from app.api.form import described, encode
 from app.api.documents import Answer
+from app.api.form import described, encode
 from app.api.paging import PageQuery, make_cursor
 from app.api.problems import problems
 from app.api.route import Route, needs

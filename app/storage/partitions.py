@@ -10,7 +10,7 @@ from app.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a partition retains: offsets ``first_offset`` to ``last_offset``, nothing if the last is before the first."""
+    """What a partition retains: ``first_offset`` to ``last_offset``, nothing if the last is before the first."""
 
     number: int
     first_offset: int
