@@ -160,7 +160,13 @@ async def test_make_serve_takes_the_settings_and_stops_cleanly(tmp_path: Path) -
     """As if it were run in a terminal: Ctrl-C goes to make and to the server."""
     port = free_port()
     settings = {"LOGPOST_PORT": str(port), "LOGPOST_HOST": "localhost", "LOGPOST_WORKERS": "2"}
-    command = ["make", "--old-file=.venv/.installed", "serve", f"LOGPOST_DATA_DIR={tmp_path / 'data'}"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--old-file=.venv/.installed",
+        "serve",
+        f"LOGPOST_DATA_DIR={tmp_path / 'data'}",
+    ]
     with launched(command, tmp_path, settings, start_new_session=True) as make:
         assert await make.line() == f"{READY}http://localhost:{port}\n", make.errors.read_text()
         tree = psutil.Process(make.process.pid).children(recursive=True)
