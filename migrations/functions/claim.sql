@@ -83,7 +83,13 @@ begin
     lease := (extract(epoch from ends) * 1000)::bigint << 20 | floor(random() * 1048576)::bigint;
     if mode = 'key' then
         select array_agg(distinct f.key) into flying
-        from leases l cross join lateral unnest(l.offsets, l.keys) f (o, key)
+        from leases l
+        cross join lateral (
+            select k.o, k.key from unnest(l.offsets, l.keys) k (o, key)
+            union all  -- a lease from before the order was changed to this one
+            select e."offset", e.key
+            from envelopes_at(p, array(select generate_series(lower(r.r), upper(r.r) - 1) from unnest(l.pending) r (r))) e
+            where l.offsets is null) f
         where l.partition_id = p and l.group_id = g and l.owner <> who and f.key is not null and l.pending @> f.o;
     end if;
 
@@ -217,7 +223,8 @@ begin
     end if;
     if mode = 'key' then
         update leases l set offsets = k.offsets, keys = k.keys
-        from (select array_agg(x.o) as offsets, array_agg(coalesce(d.key, e.key)) as keys
+        from (select coalesce(array_agg(x.o), '{}') as offsets,
+                     coalesce(array_agg(coalesce(d.key, e.key)), '{}') as keys
               from (select generate_series(start, upto - 1) as o where plain
                     union all select unnest(picked || taken)) x
               left join envelopes_at(p, case when plain then array(select generate_series(start, upto - 1))

@@ -16,7 +16,7 @@ begin
     kept as (
         update leases l set pending = l.pending - m.part
         from (select id, range_agg(part) as part from moved group by id) m
-        where l.partition_id = p and l.group_id = g and l.id = m.id and l.deadline > t and l.pending && m.part
+        where l.partition_id = p and l.group_id = g and l.id = m.id and l.pending && m.part
         returning l.id, l.owner, l.offsets, l.keys, l.deferrals)
     insert into leases as x (partition_id, group_id, id, deadline, owner, pending, offsets, keys, deferrals)
     select distinct on (m.id, m.ends) p, g, m.id, m.ends, k.owner, m.part, k.offsets, k.keys, k.deferrals

@@ -26,11 +26,13 @@ begin
     on conflict (partition_id, group_id, "offset") do update
     set state = 'retrying', attempt = d.attempt + 1, lease_id = null, error = excluded.error;
 
-    -- Later attempts back off further than the first, which is all the insert could know.
+    -- Later attempts back off further than the first, which is all the insert could know; and what was deferred before
+    -- its first attempt, held or handed back, has no time yet.
     update deferred d
     set due_at = t + make_interval(secs => coalesce(f.delay, backoff_ms(policy, d.attempt)) / 1000.0)
     from unnest(failed, delays) f (o, delay)
-    where d.partition_id = p and d.group_id = g and d."offset" = f.o and d.attempt > 1;
+    where d.partition_id = p and d.group_id = g and d."offset" = f.o
+      and (d.attempt > 1 or d.due_at = '-infinity');
 
     perform record_attempts(p, g, t, array_agg(f.o), array_agg(d.attempt), array_agg(outcome), array_agg(f.reason),
                             array_agg(f.detail))

@@ -8,6 +8,7 @@ declare
     flying bigint[];
     held bigint[];
     held_keys text[];
+    held_expiries timestamptz[];
 begin
     -- An ack in between would otherwise be undone: after this, whoever settles waits for us.
     perform from leases l where l.partition_id = p and l.group_id = g order by l.id, l.deadline for update;
@@ -20,10 +21,15 @@ begin
         return;
     end if;
 
-    select array_agg(n.o), array_agg(n.key) into held, held_keys
-    from (select k."offset" as o, k.key from envelopes_at(p, flying) k where k.key is not null
-          union
-          select d."offset", d.key from deferred d
+    select array_agg(n.o), array_agg(n.key), array_agg(n.expiry) into held, held_keys, held_expiries
+    from (select k."offset" as o, k.key,
+                 k.published_at + make_interval(secs => (k.meta ->> 'ttlMs')::bigint / 1000.0) as expiry
+          from envelopes_at(p, flying) k
+          where k.key is not null and not exists (
+              select from deferred d
+              where d.partition_id = p and d.group_id = g and d."offset" = k."offset")
+          union all
+          select d."offset", d.key, d.expires_at from deferred d
           where d.partition_id = p and d.group_id = g and d."offset" = any (flying) and d.key is not null) n
     join (select w.key, min(w.o) as o from unnest(waiting, waiting_keys) w (o, key) group by w.key) head
       on head.key = n.key and head.o < n.o;
@@ -32,8 +38,8 @@ begin
     end if;
 
     perform take_back(p, g, held);
-    insert into deferred as d (partition_id, group_id, "offset", key, state)
-    select p, g, h.o, h.key, 'held' from unnest(held, held_keys) h (o, key)
+    insert into deferred as d (partition_id, group_id, "offset", key, state, expires_at)
+    select p, g, h.o, h.key, 'held', h.expiry from unnest(held, held_keys, held_expiries) h (o, key, expiry)
     on conflict (partition_id, group_id, "offset") do update
     set state = 'held', lease_id = null, due_at = '-infinity';
 end $$;
