@@ -16,6 +16,8 @@ from app.cli.client import CallError, Client, Problem
 from app.cli.output import Output
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+# The statuses of requests that are wrong in themselves: their faults say where. Those of others repeat the detail.
+REFUSED = (400, 413, 415, 422)
 
 Command = Callable[..., Any]
 
@@ -63,13 +65,12 @@ def _connected(command: Command, key_options: tuple[str, ...]) -> Command:
 
 
 def sentence(problem: Problem) -> str:
-    """The problem in one line, with every fault that its detail does not name already."""
+    """The problem in one line; of a refusal every fault that its detail does not name already."""
     parts = [str(problem)]
-    for fault in problem.faults:
-        where = [str(fault[name]) for name in ("field", "path") if fault.get(name)]
-        text = ": ".join([" ".join(where), str(fault.get("reason", ""))]) if where else str(fault.get("reason", ""))
-        if not all(piece in problem.detail for piece in [*where, str(fault.get("reason", ""))]):
-            parts.append(text)
+    for fault in problem.faults if problem.status in REFUSED else ():
+        words = [str(fault[name]) for name in ("field", "path", "reason") if fault.get(name)]
+        if not all(word in problem.detail for word in words):
+            parts.append(": ".join(words))
     return " | ".join(part.replace("\n", " ") for part in parts)
 
 

@@ -118,11 +118,14 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _titles(documents: Sequence[dict[str, Any]]) -> list[str]:
-    """Every name that occurs, in the order of appearance; long lists inside are left to ``--json``."""
-    names: dict[str, None] = {}
+    """The names in the order of appearance. To fit a terminal, what is 0 or empty everywhere is left out, as are long
+    lists inside; ``--json`` has all of it."""
+    names: dict[str, bool] = {}
     for document in documents:
-        names |= dict.fromkeys(name for name, value in _flat(document) if not _is_list_of_objects(value))
-    return list(names)
+        for name, value in _flat(document):
+            if not _is_list_of_objects(value):
+                names[name] = names.get(name, not names) or bool(value)
+    return [name for name, telling in names.items() if telling]
 
 
 def _at(document: Any, name: str) -> Any:

@@ -133,7 +133,8 @@ def test_the_key_is_sent_as_a_bearer_token(logpost: Logpost) -> None:
 
 
 def test_a_problem_is_one_line_on_stderr_and_exit_code_1(logpost: Logpost) -> None:
-    answer = refusal(404, "topic_not_found", "There is no topic named 'orders'.")
+    faults = [{"field": "topic", "reason": "no such topic"}]
+    answer = refusal(404, "topic_not_found", "There is no topic named 'orders'.", errors=faults)
     with answering(answer) as stub:
         result = logpost("topics", "show", "orders", url=stub.url)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -44,6 +44,13 @@ def test_a_thing_is_its_fields_and_its_lists_at_a_terminal(terminal: Terminal) -
     ]  # fmt: skip
 
 
+def test_what_is_zero_in_every_row_gets_no_column(terminal: Terminal) -> None:
+    Output(stream=terminal).document(
+        b'{"partitions":[{"partition":0,"held":0,"lag":0},{"partition":1,"held":0,"lag":2}]}'
+    )
+    assert table(terminal)[-3:] == [["partition", "lag"], ["0", "0"], ["1", "2"]]
+
+
 def test_a_change_is_a_sentence_at_a_terminal_and_the_answer_elsewhere(terminal: Terminal) -> None:
     Output(stream=terminal).done("Paused.", b'{"paused":true}')
     assert terminal.getvalue() == "Paused.\n"
