@@ -17,7 +17,7 @@ from app.domain.message import NewMessage, Published, id_prefix, message_id
 from app.domain.partition import number_of, partition_for, partition_id
 from app.domain.topic import Topic
 from app.storage.idempotency import OnceKey, Taken
-from app.storage.messages import MAX_ROW_MESSAGES, Appended, Row
+from app.storage.messages import MAX_ROW_BYTES, MAX_ROW_MESSAGES, Appended, Row
 
 # Two payloads are told apart by half of a SHA-256.
 DIGEST_BYTES = 16
@@ -114,7 +114,9 @@ class Drain:
         """The common case, cheap: all into one row. None if they go to several partitions, or are too many for it."""
         partition = publish.partition_ids[0]
         count = len(publish.messages)
-        if count > 1 and (count > MAX_ROW_MESSAGES or publish.partition_ids.count(partition) < count):
+        if count > MAX_ROW_MESSAGES or (count > 1 and publish.size > MAX_ROW_BYTES):
+            return None
+        if count > 1 and publish.partition_ids.count(partition) < count:
             return None
         at = self._open.get((partition, publish.topic.version))
         if at is None or not self._rows[at].has_room_for(publish.size, count):

@@ -15,7 +15,7 @@ import msgspec
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.domain.errors import DatabaseUnavailable, Fault, IdempotencyKeyReused, MessageRejected
-from app.domain.expression import Context, Expression, Verdict, compile_expression
+from app.domain.expression import Context, Expression, Verdict, compile_expression, seen
 from app.domain.message import NewMessage, Published, holds_json
 from app.domain.options import key_fault
 from app.domain.partition import NUMBER_BITS, partition_for
@@ -79,6 +79,12 @@ class Publisher:
                 return await self._append(known, messages, batch)
             except Outdated:
                 self._catalog.forget_topic(namespace_id, topic)
+            except MessageRejected:
+                # Appending would have told that the topic has changed; a rejection has to ask.
+                self._catalog.forget_topic(namespace_id, topic)
+                now = await self._catalog.topic(namespace_id, topic)
+                if (now.id, now.version) == (known.id, known.version):
+                    raise
             except IdempotencyKeyReused as error:
                 raise _in_callers_words(error, batch) from None
         raise DatabaseUnavailable(f"Topic {topic!r} keeps changing; try again.")
@@ -142,8 +148,9 @@ def _checked(topic: Topic, checks: Checks, messages: Sequence[NewMessage], batch
 
 def _check(topic: Topic, checks: Checks, message: NewMessage) -> tuple[list[Fault], str | None]:
     """What the topic has against a message, and the key it derives for it."""
-    value = decode(message.payload) if holds_json(message.content_type) else None
-    faults = checks.schema.faults(value) if checks.schema is not None else []
+    faults: list[Fault] = []
+    if checks.schema is not None:
+        faults = checks.schema.faults(decode(message.payload) if holds_json(message.content_type) else None)
     wants_key = checks.key is not None and message.key is None
     if not checks.rules and not wants_key:
         return faults, None
@@ -152,6 +159,7 @@ def _check(topic: Topic, checks: Checks, message: NewMessage) -> tuple[list[Faul
         "correlationId": message.correlation_id,
         "contentType": message.content_type,
     }
+    value = seen(message.payload, message.content_type)
     context = Context(value, message.key, message.headers, meta)
     for rule, reason in checks.rules:
         verdict = rule.judge(context)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-import orjson
 
 from app.broker.catalog import Catalog
-from app.domain.expression import Context, Expression, Verdict, compile_expression
+from app.domain.expression import Context, Expression, Verdict, compile_expression, seen
 from app.domain.group import Group
-from app.domain.message import Message, holds_json, iso
+from app.domain.message import Message, iso
 from app.domain.partition import number_of
 from app.storage.cursors import peek
 from app.storage.database import Database
@@ -68,7 +67,7 @@ def context_of(message: Message, topic: str) -> Context:
     """A stored message as an expression sees it."""
     meta = _decode_meta(message.meta) if message.meta else NO_META
     return Context(
-        orjson.loads(message.payload) if holds_json(meta.content_type) else None,
+        seen(message.payload, meta.content_type),
         message.key,
         meta.headers,
         {

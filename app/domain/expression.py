@@ -23,6 +23,8 @@ from typing import Any, Literal
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
 from app.domain.errors import Fault, InvalidExpression
+from app.domain.message import holds_json
+from app.domain.payload import decode
 
 MAX_LENGTH = 1000
 
@@ -61,6 +63,27 @@ _EXCUSED = ("NOT_FOUND:", "UNKNOWN:")
 _PLACE = re.compile(r"ERROR: <input>:(?P<line>\d+):(?P<column>\d+): (?P<reason>[^\n]*)")
 
 
+def seen(payload: bytes, content_type: str | None) -> Any:
+    """A payload as expressions see it: decoded, null if it is not JSON.
+
+    NUL is replaced, in the rare text that has it: the library's strings end there, and ``a`` would equal ``a\\0b``.
+    """
+    if not holds_json(content_type):
+        return None
+    value = decode(payload)
+    return _without_nul(value) if b"\\u0000" in payload else value
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [_without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(each) for name, each in value.items()}
+    return value
+
+
 class Verdict(Enum):
     """What an expression says of a message. ERROR: it could not be evaluated, say because a field is missing."""
 
@@ -70,7 +93,7 @@ class Verdict(Enum):
 
 
 class Context:
-    """One message as expressions see it: prepared once, shared by all that look at it."""
+    """One message as expressions see it: prepared once, shared by all that look at it. ``message`` is from ``seen``."""
 
     __slots__ = ("activation",)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import InvalidExpression
-from app.domain.expression import Context, Kind, Verdict, compile_expression
+from app.domain.expression import Context, Kind, Verdict, compile_expression, seen
 
 META = {"topic": "orders", "correlationId": None, "contentType": None}
 
@@ -43,6 +43,18 @@ def test_key_headers_and_meta_can_be_seen() -> None:
     assert judge("key == ''", {}) is Verdict.MATCH
     assert judge("'a' in headers", {}) is Verdict.NO_MATCH
     assert judge("meta.correlationId == null", {}) is Verdict.MATCH
+
+
+def test_nul_does_not_end_a_text() -> None:
+    assert judge("message.a == 'a'", seen(b'{"a": "a\\u0000b"}', None)) is Verdict.NO_MATCH
+    assert judge("message.a.endsWith('b')", seen(b'{"a": "a\\u0000b"}', None)) is Verdict.MATCH
+    assert judge("message.a == r'\\u0000'", seen(b'{"a": "\\\\u0000"}', None)) is Verdict.MATCH
+
+
+def test_a_payload_that_is_not_json_is_null() -> None:
+    assert seen(b"<a/>", "application/xml") is None
+    assert seen(b"[1]", "application/vnd.x+json") == [1]
+    assert seen(b"[1e999]", None) == [float("inf")]
 
 
 @pytest.mark.parametrize(("text", "kind", "line", "column"), [
