@@ -9,8 +9,8 @@ declare
     first bigint;
     ahead bigint;
     position bigint;
-    dropped bigint;
-    n bigint;
+    leased bigint;
+    waiting bigint;
 begin
     perform from cursors c where c.partition_id = p and c.group_id = g for no key update;
     if not found then
@@ -26,12 +26,12 @@ begin
 
     with gone as (
         delete from leases l where l.partition_id = p and l.group_id = g returning l.pending)
-    select coalesce(sum(upper(r.r) - lower(r.r)), 0) into dropped
+    select coalesce(sum(upper(r.r) - lower(r.r)), 0) into leased
     from gone x cross join lateral unnest(x.pending) r (r);
     with gone as (
         delete from deferred d where d.partition_id = p and d.group_id = g returning d.lease_id)
-    select count(*) filter (where x.lease_id is null) into n from gone x;
-    update cursors c set next_offset = position, epoch = c.epoch + 1, passed = c.passed - dropped - n
+    select count(*) filter (where x.lease_id is null) into waiting from gone x;
+    update cursors c set next_offset = position, epoch = c.epoch + 1, passed = c.passed - leased - waiting
     where c.partition_id = p and c.group_id = g;
     return position;
 end $$;
