@@ -1,0 +1,57 @@
+"""A message in the hands of a dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.broker.pull import Pulled
+from app.domain.lease import AckId
+from app.domain.message import Message, message_id
+
+
+@dataclass(eq=False, slots=True)
+class Leased:
+    """``sure_at``: the loop's time at which the lease was last known to live. ``is_ending``: its end is in the ledger.
+
+    ``wait``: what bounds its sending, or its waiting to be sent; cut short when the lease is lost.
+    """
+
+    message: Message
+    attempt: int
+    ack_id: AckId
+    sure_at: float
+    is_lost: bool = False
+    is_ending: bool = False
+    is_sending: bool = False
+    wait: asyncio.Timeout | None = None
+
+    @property
+    def id(self) -> str:
+        message = self.message
+        return message_id(message.partition_id, message.published_at, message.offset)
+
+    def cut_short(self) -> None:
+        if self.wait is not None:
+            self.wait.reschedule(asyncio.get_running_loop().time())
+
+    def lose(self) -> None:
+        """Somebody else has it by now, or will: nothing more is done with it here."""
+        self.is_lost = True
+        self.cut_short()
+
+
+def leased_of(pulled: Pulled, now: float) -> Iterator[Leased]:
+    """What was pulled, message by message, in order of offsets within each partition."""
+    for taken in pulled.taken:
+        claim, place = taken.claim, taken.partition_id
+        for piece in claim.pieces:
+            for at, (offset, attempt) in enumerate(piece.places()):
+                yield Leased(
+                    Message(
+                        place, offset, piece.published_at, piece.keys[at] if piece.keys else None,
+                        piece.metas[at] if piece.metas else None, piece.payloads[at],
+                    ),
+                    attempt, AckId(place, pulled.group.id, claim.epoch, claim.lease_id, attempt, offset), now,
+                )  # fmt: skip
