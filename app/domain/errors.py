@@ -173,3 +173,7 @@ class CommitUnknown(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
+
+
+class TooSlow(Unavailable):
+    code = "too_slow"
