@@ -106,6 +106,9 @@ class Acks:
             place: {part.lease_id: _offsets(part.ranges) for part in parts} for place, parts in acked.items()
         }
         metrics.acked.inc(sum(len(offsets) for parts in settled.values() for offsets in parts.values()))
+        for (partition_id, group_id), done in settled.items():
+            for lease_id, ended in done.items():
+                self._wakeups.settled(group_id, partition_id, lease_id, ended)
         eager = {place for waiting in batch if waiting.is_eager for place in waiting.asked}
         for place, parts in acked.items():
             if place in eager or any(part.freed for part in parts):

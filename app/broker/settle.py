@@ -111,6 +111,8 @@ class Settler:
             )
         if found:
             (metrics.nacked if verb == "nack" else metrics.discarded).inc(len(found))
+            for at in found:
+                self._wakeups.settled(group.id, partition_id, lease_ids[at], (offsets[at],))
             self._wakeups.freed(group.id, (partition_id,))
         if verb == "discard" and len(found) < len(chosen):
             found |= await self._repeated(group, partition_id, chosen, {*range(len(chosen))} - found)
