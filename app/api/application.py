@@ -17,6 +17,8 @@ from app.api import (
     seek,
     settled,
     stats,
+    streams,
+    tickets,
     topics,
 )
 from app.api.docs import install_docs
@@ -24,7 +26,7 @@ from app.api.problems import install_problems
 
 ROUTERS = (
     topics.router, published.router, messages.router, groups.router, stats.router, pause.router, seek.router,
-    settled.router, deliveries.router, dead_letters.router, health.router,
+    settled.router, streams.router, tickets.router, deliveries.router, dead_letters.router, health.router,
 )  # fmt: skip
 
 
