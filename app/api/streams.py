@@ -104,7 +104,7 @@ class GroupStreamQuery(BaseModel):
 
 @router.get(
     "/stream", operation_id="streamTopic", summary="Watch a topic", tags=["messages"], response_class=EventStream,
-    responses=problems(401, 404),
+    status_code=200, responses=problems(401, 404),
 )  # fmt: skip
 async def stream_topic(
     topic: TopicName, request: Request, parts: TheParts, query: Annotated[TopicStreamQuery, Query()]
@@ -124,7 +124,7 @@ async def stream_topic(
 
 @router.get(
     "/groups/{group}/stream", operation_id="streamGroup", summary="Consume a group as a stream", tags=["deliveries"],
-    response_class=EventStream, responses=problems(401, 404),
+    response_class=EventStream, status_code=200, responses=problems(401, 404),
 )  # fmt: skip
 async def stream_group(
     topic: TopicName, group: GroupName, request: Request, parts: TheParts, query: Annotated[GroupStreamQuery, Query()]
