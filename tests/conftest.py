@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +20,10 @@ from app.storage.embedded import EmbeddedPostgres
 from app.storage.migrate import migrate
 from tests.app_client import serving
 from tests.servers import Servers
+
+# A process started by nohup ignores it, and so would every server that the tests start and stop by it.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def with_database(dsn: str, name: str) -> str:
