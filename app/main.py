@@ -38,15 +38,23 @@ from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
 from app.domain.errors import ShuttingDown
 from app.domain.group import DeadLetters, GroupConfig, Retries
+from app.domain.limits import Limits
 from app.domain.topic import Idempotency, Retention, TopicConfig
 from app.loops.duties import Pace, start_duties
 from app.loops.elect import this_replica
+from app.loops.loop import Loop
 from app.loops.poll import poll_loop, report_loop
+from app.loops.push.dispatcher import Pushing
+from app.loops.push.fleet import Fleet
 from app.loops.streams import start_streams
 from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
 from app.webhook.address import Policy
+from app.webhook.send import Sender
+
+# How often it is written down which keys were used.
+KEY_USE_INTERVAL_MS = 5000
 
 
 class Served:
@@ -80,7 +88,8 @@ class Served:
             parts = _parts(settings, db)
             publisher = Publisher(parts.catalog, parts.appender)
             self._parts = parts
-            _start(settings, supervisor, parts)
+            sender = Sender(parts.policy)
+            _start(settings, supervisor, parts, sender)
             app.state.parts = parts
             lane = Lane(self._rest, parts.gate.namespace_id, _table(settings, parts, publisher))
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
@@ -89,6 +98,7 @@ class Served:
             finally:
                 self.drain()
                 await supervisor.stop(self._time_to_drain())
+                await sender.close()
                 await db.close()
 
     def _time_to_drain(self) -> float:
@@ -116,7 +126,13 @@ def _parts(settings: Settings, db: Database) -> Parts:
         db=db,
         catalog=catalog,
         wakeups=wakeups,
-        gate=Gate(db, project=settings.project, environment=settings.environment),
+        gate=Gate(
+            db,
+            project=settings.project,
+            environment=settings.environment,
+            root_key=settings.root_key.get_secret_value() if settings.root_key else None,
+        ),
+        limits=_limits(settings),
         defaults=_defaults(settings),
         policy=Policy(settings.push_port_ranges, settings.push_networks),
         appender=Appender(
@@ -133,7 +149,7 @@ def _parts(settings: Settings, db: Database) -> Parts:
     )
 
 
-def _start(settings: Settings, supervisor: Supervisor, parts: Parts) -> None:
+def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sender) -> None:
     pace = Pace(
         retention_interval_ms=settings.retention_interval_ms,
         attempt_retention_ms=settings.attempt_retention_ms,
@@ -145,7 +161,12 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts) -> None:
     start_duties(supervisor, parts.db, parts.wakeups, replica, pace)
     start_streams(supervisor, parts.feeds, parts.windows)
     supervisor.start_loop(poll_loop(parts.puller, parts.wakeups, interval_ms=settings.poll_interval_ms))
+    supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
+    shared = Pushing(
+        parts.db, parts.catalog, parts.puller, parts.settler, sender, replica.id, lease_ms=settings.lock_ttl_ms
+    )
+    supervisor.start_loop(Fleet(supervisor, shared).loop)
 
 
 def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, Entry]:
@@ -165,6 +186,16 @@ def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, 
         "groups/extend": Entry(settle.extend, "consume"),
         "groups/settle": Entry(settle.settle, "consume"),
     }
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        keys=settings.max_keys,
+        topics=settings.max_topics,
+        partitions=settings.max_partitions,
+        partitions_per_topic=settings.max_topic_partitions,
+        groups_per_topic=settings.max_topic_groups,
+    )
 
 
 def _defaults(settings: Settings) -> Defaults:
