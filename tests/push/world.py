@@ -43,7 +43,10 @@ class World:
     async def publish(self, *texts: str, **options: Any) -> list[dict[str, Any]]:
         """A message for each text; ``k:1`` has the key ``k``."""
         messages = [
-            {"message": text, "options": {**({"partitionKey": text.partition(":")[0]} if ":" in text else {}), **options}}
+            {
+                "message": text,
+                "options": {**({"partitionKey": text.partition(":")[0]} if ":" in text else {}), **options},
+            }
             for text in texts
         ]
         answer = await self.client.post(f"{TOPIC}/messages/batch", json={"messages": messages})
