@@ -18,6 +18,7 @@ from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
 from app.domain.group import GroupConfig
+from app.domain.limits import Limits
 from app.domain.names import NAME_PATTERN, check_name
 from app.domain.topic import TopicConfig
 from app.storage.database import Database
@@ -43,6 +44,7 @@ class Parts:
     gate: Gate
     defaults: Defaults
     policy: Policy
+    limits: Limits
     appender: Appender
     puller: Puller
     settler: Settler
