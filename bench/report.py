@@ -61,8 +61,8 @@ def write(suites: Sequence[tuple[str, Sequence[Line]]], command: str) -> None:
     today = datetime.now(UTC).date().isoformat()
     circumstances = (
         f"`{command}` on {today}: {machine()}. Durable: fsync on, a 2xx after COMMIT. Ratios are of one run, turn "
-        "by turn, because the machine is shared and noisy; absolute numbers are this machine's. Load average at the end, "
-        f"with whatever else ran: {psutil.getloadavg()[0]:.1f}."
+        "by turn, because the machine is shared and noisy; absolute numbers are this machine's. Load average at the "
+        f"end, with whatever else ran: {psutil.getloadavg()[0]:.1f}."
     )
     text = ["# Results", "", circumstances, ""]
     for title, lines in suites:
