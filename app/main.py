@@ -91,7 +91,7 @@ class Served:
             sender = Sender(parts.policy)
             _start(settings, supervisor, parts, sender)
             app.state.parts = parts
-            lane = Lane(self._rest, parts.gate.namespace_id, _table(settings, parts, publisher))
+            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, _table(settings, parts, publisher))
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
             try:
                 yield

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from app.api.auth import Caller, Scope
 from app.api.problems import status_of
 from app.domain.errors import InvalidField, LogpostError, TooLarge, UnsupportedMedia
+from app.domain.names import is_name
 from app.domain.payload import check_json, decode
 from app.telemetry import log
 
@@ -51,6 +52,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         scope: Scope | None = getattr(self.endpoint, "__needs__", None)
+        # What a route makes need not be there; whatever else its path names is looked for before the body.
+        makes = self.methods == {"PUT"} and self.path_format.endswith("/topics/{topic}")
         root_only: bool = getattr(self.endpoint, "__root_only__", False)
 
         async def admitted(request: Request, caller: Caller) -> Response:
@@ -58,6 +61,8 @@ class Route(APIRoute):
                 caller.require_root()
             caller.require(scope, request.path_params.get("topic"))
             request.state.caller = caller
+            if self.body_field is not None and not makes:
+                await _require_named(request, caller)
             return await answer(StrictRequest(request.scope, request.receive))
 
         async def audited(request: Request, caller: Caller) -> Response:
@@ -91,6 +96,17 @@ class Route(APIRoute):
             )
 
         return guarded
+
+
+async def _require_named(request: Request, caller: Caller) -> None:
+    """Raises TopicNotFound, GroupNotFound, for names that could be there."""
+    names = request.path_params
+    topic, group = names.get("topic"), names.get("group")
+    if topic is None or not is_name(topic) or (group is not None and not is_name(group)):
+        return
+    if request.method == "PUT":
+        group = None
+    await request.app.state.parts.catalog.require(caller.namespace.id, topic, group)
 
 
 class StrictRequest(Request):

@@ -89,7 +89,7 @@ async def claim(
     """
     arguments = (
         partition_id, group.id, group.version, owner, wanted, byte_limit, lease_ms, group.config.ordering,
-        group.config.max_in_flight, group.partitions,
+        group.config.flight_limit, group.partitions,
         *((judged.start, judged.end, judged.refused, judged.failed) if judged else (None, None, None, None)),
     )  # fmt: skip
     rows = await on_collision_again(lambda: db.fetch(CLAIM, *arguments))

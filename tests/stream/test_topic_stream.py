@@ -88,7 +88,8 @@ async def test_last_event_id_goes_on_exactly_there_on_any_replica(dsn: str) -> N
 
 async def test_nothing_is_missed_or_repeated_over_cuts_at_any_byte(dsn: str) -> None:
     """Each connection is read for a random number of bytes, and comes back with the last id it has whole."""
-    total, seen, last = 400, [], ""
+    total, last = 400, ""
+    seen: list[dict[str, Any]] = []
     chance = random.Random(5)
     async with replica(dsn) as one, replica(dsn) as two:
         await one.declare(partitions=3)

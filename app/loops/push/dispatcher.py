@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -115,7 +116,7 @@ class Dispatcher:
                     await wait_for(self._stopped, min(wait_ms / 1000, LOOK_AGAIN_S))
                 elif (wanted := await self._room(courier)) > 0:
                     courier.unsure.clear()
-                    self._take(courier, await self._pull(wanted))
+                    await self._take(courier, await self._pull(wanted))
                 failures = 0
             except (ShuttingDown, NotFound):
                 return
@@ -149,9 +150,13 @@ class Dispatcher:
         demand = Demand(owner, wanted, lease_ms=self._shared.lease_ms)
         return await self._shared.puller.pull(self._key, demand, self._patience)
 
-    def _take(self, courier: Courier, pulled: Pulled) -> None:
+    async def _take(self, courier: Courier, pulled: Pulled) -> None:
         if not pulled.taken:
             return
+        with contextlib.suppress(Unavailable):
+            # What comes back may come from a replica that was just told to wait.
+            came_back = any(piece.offsets for taken in pulled.taken for piece in taken.claim.pieces)
+            await courier.gate.refresh(must=came_back)
         loop = asyncio.get_running_loop()
         deadline = pulled.taken[-1].claim.deadline
         if deadline is not None:

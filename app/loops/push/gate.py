@@ -1,6 +1,6 @@
 """Gate: may anything be sent to the endpoint now? All replicas obey one state of it, kept in the database.
 
-While all is well nobody writes, and who pushes reads it a few times a second. What changes it is rare: a failure, a
+While all is well nobody writes, and who pushes reads it some times a second. What changes it is rare: a failure, a
 recovery, an answer that asks for time, and, in groups with a rate limit, the tokens of the next few messages.
 """
 
@@ -19,7 +19,7 @@ from app.storage.endpoints import Change, Seen
 from app.telemetry import log
 
 # How old a replica's picture may be when it sends.
-FRESH_S = 0.25
+FRESH_S = 0.05
 # Tokens that were not used within this are void: elsewhere the bucket has filled up meanwhile.
 TOKEN_S = 0.1
 # How long a probe may take beyond its request's deadline before another one is sent.
@@ -54,9 +54,9 @@ class Gate:
         """Half open: one message may go, to see."""
         return self._seen.endpoint.breaker.openings > 0
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, must: bool = False) -> None:
         """Looks again unless it has just done so. Raises DatabaseUnavailable."""
-        if self._clock() - self._seen_at > FRESH_S:
+        if must or self._clock() - self._seen_at > FRESH_S:
             self._note(await store.read(self._db, self._group_id))
 
     def wait_ms(self) -> int:
