@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.documents import Answer
 from app.domain.errors import InvalidField
+from app.domain.message import MAX_BIGINT
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -58,6 +59,23 @@ def make_cursor(place: Any) -> str:
 def read_cursor(cursor: str, kind: type[T]) -> T:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
-    except (UnicodeError, binascii.Error, msgspec.DecodeError):
+        place = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+        _check_storable(place)
+    except (ValueError, OverflowError, msgspec.DecodeError):
         raise InvalidField.of("cursor", "is not one that a list of this kind returned") from None
+    return place
+
+
+def _check_storable(place: Any) -> None:
+    """Raises ValueError, OverflowError for what the database could not have given."""
+    if isinstance(place, str) and "\0" in place:
+        raise ValueError("NUL")
+    if isinstance(place, int) and not -MAX_BIGINT <= place <= MAX_BIGINT:
+        raise OverflowError("past 64 bits")
+    if isinstance(place, datetime):
+        place.astimezone(UTC)  # the first and last hours of all time have none
+    if isinstance(place, msgspec.Struct):
+        place = msgspec.structs.astuple(place)
+    if isinstance(place, tuple | list):
+        for part in place:
+            _check_storable(part)
