@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench openapi clean
+.PHONY: help serve test lint format bench faults openapi clean
 # A line that fails must not leave a half-made target that looks finished.
 .DELETE_ON_ERROR:
 
@@ -35,6 +35,9 @@ format: $(STAMP) ## put the style right
 
 bench: $(STAMP) ## the benchmarks of bench/, with their ratios
 	$(BIN)/python -m bench
+
+faults: $(STAMP) ## break two replicas and their Postgres for MINUTES= with SEED=, and check that nothing is lost
+	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
 
 openapi: $(STAMP) ## write openapi/openapi.json anew
 	$(BIN)/python -m app.api.openapi

@@ -22,26 +22,39 @@ from app.api.application import application
 from app.api.auth import Gate
 from app.api.dependencies import Defaults, Parts
 from app.api.edge import Edge
+from app.api.events import Streams
+from app.api.frames import ENCODER
 from app.api.lane import Entry, Lane
 from app.api.publish import PublishCalls
 from app.api.pull import PullCalls
 from app.api.settle import SettleCalls
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
+from app.broker.feed import Feeds
 from app.broker.publish import Publisher
 from app.broker.pull import Puller
 from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
+from app.broker.window import Windows
 from app.domain.errors import ShuttingDown
 from app.domain.group import DeadLetters, GroupConfig, Retries
+from app.domain.limits import Limits
 from app.domain.topic import Idempotency, Retention, TopicConfig
 from app.loops.duties import Pace, start_duties
 from app.loops.elect import this_replica
+from app.loops.loop import Loop
 from app.loops.poll import poll_loop, report_loop
+from app.loops.push.dispatcher import Pushing
+from app.loops.push.fleet import Fleet
+from app.loops.streams import start_streams
 from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
 from app.webhook.address import Policy
+from app.webhook.send import Sender
+
+# How often it is written down which keys were used.
+KEY_USE_INTERVAL_MS = 5000
 
 
 class Served:
@@ -50,7 +63,7 @@ class Served:
     def __init__(self, settings: Settings, dsn: str) -> None:
         self._settings = settings
         self._dsn = dsn
-        self._puller: Puller | None = None
+        self._parts: Parts | None = None
         self._drains_until: float | None = None
         self._app: ASGIApp = self._starting
         self._rest = application(lifespan=self._lifespan, docs=settings.docs)
@@ -59,9 +72,11 @@ class Served:
         await (self._rest if scope["type"] == "lifespan" else self._app)(scope, receive, send)
 
     def drain(self) -> None:
-        """Nothing is leased any more from now on; pulls that wait return empty."""
-        if self._puller is not None:
-            self._puller.stop()
+        """Nothing is leased any more from now on; pulls that wait return empty, streams end."""
+        if self._parts is not None:
+            self._parts.puller.stop()
+            self._parts.feeds.stop()
+            self._parts.streams.drain()
         if self._drains_until is None:
             self._drains_until = time.monotonic() + self._settings.shutdown_timeout_ms / 1000
 
@@ -72,16 +87,18 @@ class Served:
             db = await Database.open(self._dsn, pool_size=settings.database_pool_size)
             parts = _parts(settings, db)
             publisher = Publisher(parts.catalog, parts.appender)
-            self._puller = parts.puller
-            _start(settings, supervisor, parts)
+            self._parts = parts
+            sender = Sender(parts.policy)
+            _start(settings, supervisor, parts, sender)
             app.state.parts = parts
-            lane = Lane(self._rest, parts.gate.namespace_id, _table(settings, parts, publisher))
+            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, _table(settings, parts, publisher))
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
             try:
                 yield
             finally:
                 self.drain()
                 await supervisor.stop(self._time_to_drain())
+                await sender.close()
                 await db.close()
 
     def _time_to_drain(self) -> float:
@@ -104,11 +121,18 @@ def _loopback_only(settings: Settings) -> bool:
 
 def _parts(settings: Settings, db: Database) -> Parts:
     catalog, wakeups = Catalog(db), Wakeups()
+    settler = Settler(db, wakeups)
     return Parts(
         db=db,
         catalog=catalog,
         wakeups=wakeups,
-        gate=Gate(db, project=settings.project, environment=settings.environment),
+        gate=Gate(
+            db,
+            project=settings.project,
+            environment=settings.environment,
+            root_key=settings.root_key.get_secret_value() if settings.root_key else None,
+        ),
+        limits=_limits(settings),
         defaults=_defaults(settings),
         policy=Policy(settings.push_port_ranges, settings.push_networks),
         appender=Appender(
@@ -118,11 +142,14 @@ def _parts(settings: Settings, db: Database) -> Parts:
             on_published=wakeups.published,
         ),
         puller=Puller(db, catalog, wakeups),
-        settler=Settler(db, wakeups),
+        settler=settler,
+        feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
+        windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
+        streams=Streams(),
     )
 
 
-def _start(settings: Settings, supervisor: Supervisor, parts: Parts) -> None:
+def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sender) -> None:
     pace = Pace(
         retention_interval_ms=settings.retention_interval_ms,
         attempt_retention_ms=settings.attempt_retention_ms,
@@ -132,8 +159,14 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts) -> None:
     replica = this_replica()
     supervisor.start("appender", parts.appender.run, stop=parts.appender.end, foundation=True)
     start_duties(supervisor, parts.db, parts.wakeups, replica, pace)
+    start_streams(supervisor, parts.feeds, parts.windows)
     supervisor.start_loop(poll_loop(parts.puller, parts.wakeups, interval_ms=settings.poll_interval_ms))
+    supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
+    shared = Pushing(
+        parts.db, parts.catalog, parts.puller, parts.settler, sender, replica.id, lease_ms=settings.lock_ttl_ms
+    )
+    supervisor.start_loop(Fleet(supervisor, shared).loop)
 
 
 def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, Entry]:
@@ -153,6 +186,16 @@ def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, 
         "groups/extend": Entry(settle.extend, "consume"),
         "groups/settle": Entry(settle.settle, "consume"),
     }
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        keys=settings.max_keys,
+        topics=settings.max_topics,
+        partitions=settings.max_partitions,
+        partitions_per_topic=settings.max_topic_partitions,
+        groups_per_topic=settings.max_topic_groups,
+    )
 
 
 def _defaults(settings: Settings) -> Defaults:

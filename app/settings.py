@@ -123,6 +123,11 @@ class Settings(BaseSettings):
     queue_max_bytes: int = Field(
         256 * MIB, ge=MIB, le=64 * 1024 * MIB, description="Bytes waiting for their commit in one worker; then 503."
     )
+    max_topics: int = Field(10_000, ge=1, le=10_000_000, description="Topics of a namespace.")
+    max_partitions: int = Field(100_000, ge=1, le=100_000_000, description="Partitions of a namespace.")
+    max_topic_partitions: int = Field(65_536, ge=1, le=65_536, description="Partitions of a topic.")
+    max_topic_groups: int = Field(1000, ge=1, le=100_000, description="Groups of a topic.")
+    max_keys: int = Field(1000, ge=1, le=1_000_000, description="API keys of a namespace.")
     push_ports: str = Field("80,443,1024-65535", description="Ports a webhook may be at, and ranges of them.")
     push_allow: str | None = Field(
         None,

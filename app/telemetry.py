@@ -20,6 +20,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 # The request that is being answered, in every line it causes; empty outside of one.
 REQUEST: ContextVar[str] = ContextVar("request", default="")
+# Whose key it came with: the key's id, or "root".
+CALLER: ContextVar[str] = ContextVar("caller", default="")
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -58,6 +60,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 def _request_named(_logger: Any, _method: str, event: EventDict) -> EventDict:
     if request_id := REQUEST.get():
         event["request_id"] = request_id
+        if caller := CALLER.get():
+            event["caller"] = caller
     return event
 
 

@@ -11,12 +11,17 @@ from app.api import (
     deliveries,
     groups,
     health,
+    keys,
+    live,
     messages,
+    metrics,
     pause,
     published,
     seek,
     settled,
     stats,
+    streams,
+    tickets,
     topics,
 )
 from app.api.docs import install_docs
@@ -24,7 +29,8 @@ from app.api.problems import install_problems
 
 ROUTERS = (
     topics.router, published.router, messages.router, groups.router, stats.router, pause.router, seek.router,
-    settled.router, deliveries.router, dead_letters.router, health.router,
+    settled.router, streams.router, tickets.router, deliveries.router, dead_letters.router, keys.router,
+    metrics.router, live.router, health.router,
 )  # fmt: skip
 
 

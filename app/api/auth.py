@@ -1,57 +1,114 @@
 """Who calls, and what they may do. The one question every way in asks before it looks at anything else.
 
-There are no keys yet: every caller is in the server's own namespace and may do everything. Routes do not know that:
-they say what they need (api/route.py), and the fast lane asks the same ``Gate``.
+With a root key (``LOGPOST_ROOT_KEY``) every caller presents a key, ``Authorization: Bearer lp_…``, and is in the
+namespace of that key. The root key may do everything and says which namespace it means by ``Logpost-Project`` and
+``Logpost-Environment``. Without one there are no keys, and every caller is what the root key would be.
+
+The order of refusals tells nobody anything: first the key (401), then what it may do at all and for a topic of that
+name (403), existing or not, and only then whether something is there (404).
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.domain.errors import Forbidden
-from app.domain.names import Namespace
+from app.broker.keys import Keyring
+from app.domain.errors import Forbidden, InvalidField, NotFound, TopicNotFound, Unauthorized
+from app.domain.key import EVERYTHING, TRACE, Key, allows
+from app.domain.names import Namespace, check_name
 from app.storage.database import Database
 from app.storage.namespaces import namespace_of
+from app.telemetry import CALLER
 
 Scope = Literal["publish", "consume", "manage"]
 # As ASGI has them: names in lower case.
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
+AUTHORIZATION, PROJECT, ENVIRONMENT = b"authorization", b"logpost-project", b"logpost-environment"
+LOOKED_AT = frozenset({AUTHORIZATION, PROJECT, ENVIRONMENT})
+MAX_NAMESPACES = 10_000
+ROOT = "root"
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling: everything they name is a name in ``namespace``."""
+    """Who is calling: everything they name is a name in ``namespace``.
+
+    ``key`` is None for the root key, and for everybody where there are no keys. ``elsewhere``: the request speaks of
+    another namespace than the key's, where the caller finds nothing.
+    """
 
     namespace: Namespace
+    key: Key | None = None
+    elsewhere: bool = False
+
+    @property
+    def id(self) -> str:
+        return ROOT if self.key is None else self.key.id
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of the topics the caller may see."""
+        return (EVERYTHING,) if self.key is None else self.key.patterns
 
     def may(self, scope: Scope | None, topic: str | None = None) -> bool:
         """Whether the caller has ``scope`` for ``topic``. Without a scope: may read names, configuration and lag."""
-        del scope, topic
-        return True
+        key = self.key
+        if key is None:
+            return True
+        if scope is not None and scope not in key.rights:
+            return False
+        return topic is None or EVERYTHING in key.patterns or allows(key.patterns, topic)
 
     def require(self, scope: Scope | None, topic: str | None = None) -> None:
-        """Raises Forbidden, and says nothing of whether the topic exists."""
+        """Raises Forbidden, which says nothing of whether the topic exists; NotFound in a foreign namespace."""
         if not self.may(scope, topic):
-            raise Forbidden(f"This key may not {scope or 'read'} here.")
+            raise Forbidden(
+                f"This key may not {scope or 'read'} here." if self.may(scope) else f"This key has no scope {scope!r}."
+            )
+        if self.elsewhere:
+            raise NotFound("There is no such namespace.") if topic is None else TopicNotFound.named(topic)
+
+    def require_root(self) -> None:
+        """Raises Forbidden for everybody but the root key."""
+        if self.key is not None:
+            raise Forbidden("Only the root key manages keys.")
 
 
 class Gate:
-    """Tells callers by their headers. One per process."""
+    """Tells callers by their headers. One per process. ``root_key``: None switches keys off."""
 
-    def __init__(self, db: Database, *, project: str, environment: str) -> None:
+    def __init__(self, db: Database, *, project: str, environment: str, root_key: str | None = None) -> None:
         self._db = db
-        self._project = project
-        self._environment = environment
-        self._everybody: Caller | None = None
+        self._home = (project.encode(), environment.encode())
+        self._root = None if root_key is None else hashlib.sha256(root_key.encode()).digest()
+        self.keyring = Keyring(db)
+        self._namespaces: dict[tuple[bytes, bytes], Caller] = {}
 
-    async def authenticate(self, headers: RawHeaders) -> Caller:
-        """Raises Unauthorized, and DatabaseUnavailable while the database is away at the first call."""
-        del headers
-        if self._everybody is None:
-            self._everybody = Caller(await namespace_of(self._db, self._project, self._environment))
-        return self._everybody
+    @property
+    def has_keys(self) -> bool:
+        return self._root is not None
+
+    async def authenticate(self, headers: RawHeaders, query: bytes = b"") -> Caller:
+        """Raises Unauthorized, InvalidField for the name of a namespace, DatabaseUnavailable."""
+        found = {name: value for name, value in headers if name in LOOKED_AT}
+        if self._root is None:
+            return await self._whoever(found)
+        if b"lp_" in query and TRACE.search(query):
+            raise Unauthorized("A key in a URL ends up in logs: send it as Authorization: Bearer, and revoke this one.")
+        presented = _bearer(found.get(AUTHORIZATION))
+        if hmac.compare_digest(hashlib.sha256(presented.encode(errors="surrogateescape")).digest(), self._root):
+            CALLER.set(ROOT)
+            return await self._whoever(found)
+        key = await self.keyring.verify(presented)
+        CALLER.set(key.id)
+        if len(found) == 1:
+            return Caller(key.namespace, key)
+        return Caller(key.namespace, key, elsewhere=_is_elsewhere(found, key.namespace))
 
     async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> int:
         """The namespace's id of a caller who has ``scope``. Raises Unauthorized, Forbidden."""
@@ -61,6 +118,53 @@ class Gate:
 
     async def namespace_id(self, scope: MutableMapping[str, Any], right: Scope, topic: str) -> int:
         """For the fast lane: the id of the caller's namespace. Raises Unauthorized, Forbidden."""
-        caller = await self.authenticate(scope["headers"])
+        caller = await self.authenticate(scope["headers"], scope["query_string"])
         caller.require(right, topic)
         return caller.namespace.id
+
+    async def namespace(self, project: str, environment: str) -> Namespace:
+        """The namespace of these names, which exists from now on."""
+        return (await self._in_namespace(project.encode(), environment.encode())).namespace
+
+    async def _whoever(self, found: dict[bytes, bytes]) -> Caller:
+        """A caller who may do everything, in the namespace they name."""
+        names = (found.get(PROJECT, self._home[0]), found.get(ENVIRONMENT, self._home[1]))
+        return self._namespaces.get(names) or await self._in_namespace(*names)
+
+    async def _in_namespace(self, project: bytes, environment: bytes) -> Caller:
+        known = self._namespaces.get((project, environment))
+        if known is not None:
+            return known
+        names = (
+            _name("Logpost-Project", project),
+            _name("Logpost-Environment", environment),
+        )
+        caller = Caller(await namespace_of(self._db, *names))
+        if len(self._namespaces) >= MAX_NAMESPACES:
+            self._namespaces.clear()
+        self._namespaces[project, environment] = caller
+        return caller
+
+
+def _bearer(value: bytes | None) -> str:
+    if value is None:
+        raise Unauthorized("This needs a key: Authorization: Bearer lp_…")
+    scheme, _, presented = value.partition(b" ")
+    presented = presented.strip(b" ")
+    if scheme.lower() != b"bearer" or not presented:
+        raise Unauthorized("The key has to come as Authorization: Bearer lp_…")
+    return presented.decode(errors="surrogateescape")
+
+
+def _name(header: str, value: bytes) -> str:
+    try:
+        return check_name(header, value.decode("ascii"))
+    except UnicodeDecodeError:
+        raise InvalidField.of(header, "must be ASCII") from None
+
+
+def _is_elsewhere(found: dict[bytes, bytes], namespace: Namespace) -> bool:
+    return (
+        found.get(PROJECT, namespace.project.encode()) != namespace.project.encode()
+        or found.get(ENVIRONMENT, namespace.environment.encode()) != namespace.environment.encode()
+    )

@@ -9,12 +9,16 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
 from app.api.auth import Caller, Gate
+from app.api.events import Streams
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
+from app.broker.feed import Feeds
 from app.broker.pull import Puller
 from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
+from app.broker.window import Windows
 from app.domain.group import GroupConfig
+from app.domain.limits import Limits
 from app.domain.names import NAME_PATTERN, check_name
 from app.domain.topic import TopicConfig
 from app.storage.database import Database
@@ -40,9 +44,13 @@ class Parts:
     gate: Gate
     defaults: Defaults
     policy: Policy
+    limits: Limits
     appender: Appender
     puller: Puller
     settler: Settler
+    feeds: Feeds
+    windows: Windows
+    streams: Streams
 
 
 def parts_of(request: Request) -> Parts:
@@ -54,10 +62,6 @@ def _db(request: Request) -> Database:
     return parts_of(request).db
 
 
-def _catalog(request: Request) -> Catalog:
-    return parts_of(request).catalog
-
-
 def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
@@ -65,7 +69,6 @@ def _caller(request: Request) -> Caller:
 
 TheParts = Annotated[Parts, Depends(parts_of)]
 Db = Annotated[Database, Depends(_db)]
-TheCatalog = Annotated[Catalog, Depends(_catalog)]
 TheCaller = Annotated[Caller, Depends(_caller)]
 
 TopicName = Annotated[

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import ProblemResponse, problem_response
 from app.domain.errors import Fault, Forbidden, LogpostError, UnsupportedMedia
-from app.telemetry import REQUEST, log
+from app.telemetry import CALLER, REQUEST, log
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -67,6 +67,7 @@ class Edge:
             request_id = b"%b%x" % (_PROCESS, next(_requests))
         sender = _Sender(send, [(b"x-request-id", request_id), *self._cors(headers)])
         token = REQUEST.set(request_id.decode())
+        CALLER.set("")  # the gate says who
         try:
             if _is_preflight(scope, headers):
                 await sender.preflight(headers)

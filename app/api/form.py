@@ -9,7 +9,7 @@ import msgspec
 
 from app.broker.pull import Pulled, Taken
 from app.domain.lease import ack_id_prefix
-from app.domain.message import holds_json, id_prefix, iso
+from app.domain.message import Message, holds_json, id_prefix, iso, message_id
 from app.domain.partition import number_of
 from app.storage.leases import Piece
 
@@ -39,6 +39,16 @@ def described(meta: str | None, payload: bytes) -> tuple[bytes, bytes]:
     if holds_json(stored.content_type):
         return head, b'%b,"message":%b' % (kind, payload)
     return head, b'%b,"dataBase64":"%b"' % (kind, b64encode(payload))
+
+
+def browsed(topic: str, message: Message) -> bytes:
+    """A message of the log, read without a group."""
+    head, body = described(message.meta, message.payload)
+    return b'{"id":"%b","topic":%b,"partition":%d,"offset":%d,"key":%b,%b,"publishedAt":"%b",%b}' % (
+        message_id(message.partition_id, message.published_at, message.offset).encode(), encode(topic),
+        number_of(message.partition_id), message.offset, encode(message.key), head, iso(message.published_at).encode(),
+        body,
+    )  # fmt: skip
 
 
 def delivered(pulled: Pulled) -> Iterator[bytes]:

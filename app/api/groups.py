@@ -14,7 +14,7 @@ from app.api.dependencies import Defaults, GroupName, Parts, TheCaller, TheParts
 from app.api.documents import Answer, Form, Pause
 from app.api.paging import Page, PageQuery, page
 from app.api.problems import problems
-from app.api.push import DeliveryAnswer, DeliveryForm
+from app.api.push import DeliveryAnswer, DeliveryForm, EndpointAnswer
 from app.api.route import Route, needs
 from app.broker import configure
 from app.domain import group as domain
@@ -22,6 +22,7 @@ from app.domain.errors import InvalidField
 from app.domain.expression import MAX_LENGTH, compile_expression
 from app.domain.group import Group, GroupConfig, Ordering
 from app.domain.position import parse_position
+from app.storage import endpoints
 from app.storage.groups import list_groups, read_group
 from app.storage.topics import read_topic
 from app.webhook.address import Policy, check_url
@@ -165,11 +166,13 @@ class GroupAnswer(Answer):
     rate_limit: RateLimitAnswer | None
     paused: bool
     pause: Pause | None
+    endpoint: EndpointAnswer | None = None
+    """Of a group that is pushed, where a single one is read."""
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, group: Group) -> GroupAnswer:
+    def of(cls, group: Group, **more: Any) -> GroupAnswer:
         shown: dict[str, Any] = msgspec.to_builtins(group.config)
         since, reason = group.paused_since, group.pause_reason
         if since is None and group.topic_paused_since is not None:
@@ -182,6 +185,7 @@ class GroupAnswer(Answer):
             pause=Pause.of(since, reason),
             created_at=group.created_at,
             updated_at=group.updated_at,
+            **more,
         )
 
 
@@ -241,7 +245,10 @@ async def list_all(
 )
 async def get_group(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> GroupAnswer:
     """Its configuration, with every default written out."""
-    return GroupAnswer.of(await read_group(parts.db, caller.namespace.id, topic, group))
+    known = await read_group(parts.db, caller.namespace.id, topic, group)
+    if known.config.delivery.mode == "pull":
+        return GroupAnswer.of(known)
+    return GroupAnswer.of(known, endpoint=EndpointAnswer.of(await endpoints.read(parts.db, known.id)))
 
 
 @router.delete(

@@ -46,15 +46,19 @@ class Entry(NamedTuple):
 # (scope, right, topic) → the id of the caller's namespace. Raises Unauthorized, Forbidden.
 Authenticate = Callable[[Scope, Right, str], Awaitable[int]]
 
+# (namespace's id, topic[, group]) → nothing. Raises TopicNotFound, GroupNotFound, before a body is looked at.
+Require = Callable[..., Awaitable[None]]
+
 
 class ClientGone(Exception):
     """The client went away before its request was complete: nothing of it is done."""
 
 
 class Lane:
-    def __init__(self, app: App, authenticate: Authenticate, table: Mapping[str, Entry]) -> None:
+    def __init__(self, app: App, authenticate: Authenticate, require: Require, table: Mapping[str, Entry]) -> None:
         self._app = app
         self._authenticate = authenticate
+        self._require = require
         self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +75,7 @@ class Lane:
             names = [_checked("topic", parts[3])]
             if len(parts) == 7:
                 names.append(_checked("group", parts[5]))
+            await self._require(namespace_id, *names)
             status, body = await entry.call(namespace_id, names, scope["headers"], receive)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         except ClientGone:

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import TheCaller, TheParts, TopicName
 from app.api.documents import Answer
-from app.api.form import described
+from app.api.form import browsed
 from app.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, make_cursor, read_cursor
 from app.api.problems import problems
 from app.api.route import Route, needs
 from app.broker.browse import Positions, browse, partition_ids, positions_at, read_message
 from app.broker.retain import trim_topic
 from app.domain.errors import InvalidField
-from app.domain.message import MAX_BIGINT, Message, iso, message_id
+from app.domain.message import MAX_BIGINT
 from app.domain.partition import number_of
 from app.domain.position import parse_position
 from app.domain.topic import Topic
@@ -102,16 +102,6 @@ async def get_message(topic: TopicName, messageId: str, parts: TheParts, caller:
     await trim_topic(parts.db, known)
     message = await read_message(parts.db, known, messageId)
     return Response(browsed(topic, message), media_type="application/json")
-
-
-def browsed(topic: str, message: Message) -> bytes:
-    """A message of the log as a JSON object; payload and headers are spliced in as they are stored."""
-    head, body = described(message.meta, message.payload)
-    return b'{"id":"%b","topic":%b,"partition":%d,"offset":%d,"key":%b,%b,"publishedAt":"%b",%b}' % (
-        message_id(message.partition_id, message.published_at, message.offset).encode(),
-        msgspec.json.encode(topic), number_of(message.partition_id), message.offset, msgspec.json.encode(message.key),
-        head, iso(message.published_at).encode(), body,
-    )  # fmt: skip
 
 
 def _cursor(positions: Positions) -> str:

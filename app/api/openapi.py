@@ -29,8 +29,17 @@ TAGS = [
     {"name": "groups", "description": "Consumer groups: configuration, and where they are."},
     {"name": "deliveries", "description": "Pull, settle, and what becomes of a message."},
     {"name": "dead letters", "description": "Deliveries that used up their attempts."},
+    {"name": "keys", "description": "Who may call, and what they may do. For the root key."},
     {"name": "operations", "description": "Health and metrics."},
 ]
+
+
+OPEN_PATHS = ("/livez", "/readyz")
+SECURITY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, `lp_…`, or the root key. Needed where the server has a root key.",
+}
 
 
 def document_of(app: FastAPI) -> dict[str, Any]:
@@ -43,11 +52,20 @@ def document_of(app: FastAPI) -> dict[str, Any]:
     schemas |= problem.pop("$defs") | {"Problem": problem}
     for path, item in document["paths"].items():
         for operation in item.values():
+            if path not in OPEN_PATHS:
+                _document_key(operation)
             _document_problems(operation, below_v1=path.startswith("/v1/"))
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    document["components"]["securitySchemes"] = {"key": SECURITY_SCHEME}
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _document_key(operation: dict[str, Any]) -> None:
+    """A key where there are keys: what the page's Authorize button asks for."""
+    operation["security"] = [{"key": []}]
+    operation["responses"] |= _written(problems(401, 403))
 
 
 def _document_problems(operation: dict[str, Any], *, below_v1: bool) -> None:

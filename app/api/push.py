@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 import msgspec
@@ -10,7 +11,9 @@ from pydantic import Field
 
 from app.api.documents import MASK, Answer, Form, unmasked
 from app.domain import group as domain
+from app.domain.endpoint import State
 from app.domain.errors import InvalidField
+from app.storage.endpoints import Seen
 from app.webhook.address import Policy, check_url
 from app.webhook.request import check_headers
 
@@ -82,6 +85,33 @@ class DeliveryAnswer(Answer):
             name: MASK if SECRET_HEADER.search(name) else value for name, value in delivery.headers.items()
         }
         return cls(**shown)
+
+
+class EndpointAnswer(Answer):
+    """How the receiver of a push group fares. While it is throttled or open nothing is sent, and nothing is lost."""
+
+    state: State
+    """healthy; failing; throttled: it asked for time; open: it is down; half_open: down, one message tries it."""
+    since: datetime | None
+    """None where all has always been well."""
+    reason: str | None
+    retry_at: datetime | None
+    """When the next message is sent at the earliest; None where one may be sent now."""
+
+    @classmethod
+    def of(cls, seen: Seen | None) -> Self | None:
+        if seen is None:
+            return None
+        endpoint, now = seen
+        state = endpoint.state(now)
+        reason = None if state == "healthy" else endpoint.reason
+        return cls(
+            state=state, since=_moment(endpoint.since or None), reason=reason, retry_at=_moment(endpoint.retry_at(now))
+        )
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def _present_header(name: str, present: domain.Delivery | None) -> str:

@@ -10,11 +10,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
-from app.api.auth import Scope
-from app.domain.errors import InvalidField, TooLarge, UnsupportedMedia
+from app.api.auth import Caller, Scope
+from app.api.problems import status_of
+from app.domain.errors import InvalidField, LogpostError, TooLarge, UnsupportedMedia
+from app.domain.names import is_name
 from app.domain.payload import check_json, decode
+from app.telemetry import log
 
 # Of an ordinary body: a configuration with its schema, a list of ackIds.
 MAX_BODY_BYTES = 1024 * 1024
@@ -32,20 +37,76 @@ def needs(scope: Scope) -> Callable[[Function], Function]:
     return mark
 
 
+def root_only(function: Function) -> Function:
+    """Marks the function of a route: only the root key is let in."""
+    function.__root_only__ = True  # type: ignore[attr-defined]
+    return function
+
+
 class Route(APIRoute):
-    """Refuses a caller before the body is looked at; the caller is then in ``request.state.caller``."""
+    """Refuses a caller before the body is looked at; the caller is then in ``request.state.caller``.
+
+    Every call that changes how things are, done or refused, is one line in the log: ``audit``.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         scope: Scope | None = getattr(self.endpoint, "__needs__", None)
+        # What a route makes need not be there; whatever else its path names is looked for before the body.
+        makes = self.methods == {"PUT"} and self.path_format.endswith("/topics/{topic}")
+        root_only: bool = getattr(self.endpoint, "__root_only__", False)
 
-        async def guarded(request: Request) -> Response:
-            caller = await request.app.state.parts.gate.authenticate(request.scope["headers"])
+        async def admitted(request: Request, caller: Caller) -> Response:
+            if root_only:
+                caller.require_root()
             caller.require(scope, request.path_params.get("topic"))
             request.state.caller = caller
+            if self.body_field is not None and not makes:
+                await _require_named(request, caller)
             return await answer(StrictRequest(request.scope, request.receive))
 
+        async def audited(request: Request, caller: Caller) -> Response:
+            outcome = 500
+            try:
+                response = await admitted(request, caller)
+                outcome = response.status_code
+            except LogpostError as error:
+                outcome = status_of(error)
+                raise
+            except HTTPException as error:
+                outcome = error.status_code
+                raise
+            except RequestValidationError:
+                outcome = 422
+                raise
+            finally:
+                place = caller.namespace
+                log.info(
+                    "audit", by=caller.id, call=self.operation_id, path=request.scope["path"], outcome=outcome,
+                    project=place.project, environment=place.environment,
+                )  # fmt: skip
+            return response
+
+        serve = audited if scope == "manage" or (root_only and self.methods != {"GET"}) else admitted
+
+        async def guarded(request: Request) -> Response:
+            gate = request.app.state.parts.gate
+            return await serve(
+                request, await gate.authenticate(request.scope["headers"], request.scope["query_string"])
+            )
+
         return guarded
+
+
+async def _require_named(request: Request, caller: Caller) -> None:
+    """Raises TopicNotFound, GroupNotFound, for names that could be there."""
+    names = request.path_params
+    topic, group = names.get("topic"), names.get("group")
+    if topic is None or not is_name(topic) or (group is not None and not is_name(group)):
+        return
+    if request.method == "PUT":
+        group = None
+    await request.app.state.parts.catalog.require(caller.namespace.id, topic, group)
 
 
 class StrictRequest(Request):

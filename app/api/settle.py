@@ -11,7 +11,7 @@ from msgspec import Meta
 from app.api.body import decoded
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.catalog import Catalog
-from app.broker.settle import Settlement, Settler
+from app.broker.settle import Settlement, Settler, is_of
 from app.domain.errors import InvalidField, NothingSettled
 from app.domain.group import Group
 from app.domain.lease import AckId, Verb, parse_ack_id
@@ -105,7 +105,7 @@ class SettleCalls:
     async def _one_verb(self, verb: Verb, group: Group, form: Form) -> Answer:
         timeout_ms = form.ack_timeout_ms or group.config.ack_timeout_ms
         settlements = [
-            Settlement(verb, _ack_id(text, f"ackIds[{at}]", at), form.reason, form.delay_ms, timeout_ms)
+            Settlement(verb, _ack_id(group, text, f"ackIds[{at}]", at), form.reason, form.delay_ms, timeout_ms)
             for at, text in enumerate(form.ack_ids)
         ]
         return 200, answer(form.ack_ids, await self._settler.settle(group, settlements))
@@ -113,20 +113,22 @@ class SettleCalls:
 
 def _settlements(mixed: Mixed, group: Group) -> Iterable[Settlement]:
     for at, text in enumerate(mixed.ack):
-        yield Settlement("ack", _ack_id(text, f"ack[{at}]", at))
+        yield Settlement("ack", _ack_id(group, text, f"ack[{at}]", at))
     for at, nack in enumerate(mixed.nack):
-        yield Settlement("nack", _ack_id(nack.ack_id, f"nack[{at}].ackId", at), nack.reason, nack.delay_ms)
+        yield Settlement("nack", _ack_id(group, nack.ack_id, f"nack[{at}].ackId", at), nack.reason, nack.delay_ms)
     for at, discard in enumerate(mixed.discard):
-        yield Settlement("discard", _ack_id(discard.ack_id, f"discard[{at}].ackId", at), discard.reason)
+        yield Settlement("discard", _ack_id(group, discard.ack_id, f"discard[{at}].ackId", at), discard.reason)
     for at, extend in enumerate(mixed.extend):
-        ack_id = _ack_id(extend.ack_id, f"extend[{at}].ackId", at)
+        ack_id = _ack_id(group, extend.ack_id, f"extend[{at}].ackId", at)
         yield Settlement("extend", ack_id, timeout_ms=extend.ack_timeout_ms or group.config.ack_timeout_ms)
 
 
-def _ack_id(text: str, field: str, at: int) -> AckId:
+def _ack_id(group: Group, text: str, field: str, at: int) -> AckId:
     ack_id = parse_ack_id(text)
     if ack_id is None:
         raise InvalidField.of(field, "is not an ackId", index=at)
+    if not is_of(group, ack_id):
+        raise InvalidField.of(field, "is an ackId of another group", index=at)
     return ack_id
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from app.api.dependencies import GroupName, TheCaller, TheParts, TopicName
 from app.api.documents import Answer, Pause
 from app.api.problems import problems
+from app.api.push import EndpointAnswer
 from app.api.route import Route
 from app.broker import observe
 from app.broker.observe import GroupStats, TopicStats
@@ -90,6 +91,8 @@ class GroupStatsAnswer(Answer):
     """Live ones, on every replica."""
     paused: bool
     pause: Pause | None
+    endpoint: EndpointAnswer | None
+    """Of a group that is pushed."""
     oldest_unsettled_age_ms: int | None
     partitions: list[PartitionStats]
 
@@ -102,7 +105,8 @@ class GroupStatsAnswer(Answer):
                    "filter_errors", "expired", "lost")  # fmt: skip
         return cls(
             group=group.name, in_flight=stats.total("leased"), consumers=stats.consumers, paused=group.paused,
-            pause=Pause.of(since, reason), oldest_unsettled_age_ms=stats.oldest_unsettled_age_ms,
+            pause=Pause.of(since, reason), endpoint=EndpointAnswer.of(stats.endpoint),
+            oldest_unsettled_age_ms=stats.oldest_unsettled_age_ms,
             partitions=[PartitionStats.of(standing) for standing in stats.standings],
             **{name: stats.total(name) for name in counted},
         )  # fmt: skip

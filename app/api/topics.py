@@ -243,9 +243,10 @@ def _declaration(form: TopicForm, parts: Parts) -> TopicDeclaration:
 
 @router.get("", operation_id="listTopics", summary="List topics", responses=problems(422))
 async def list_all(db: Db, caller: TheCaller, query: Annotated[TopicsQuery, Query()]) -> Page[TopicAnswer]:
-    """By name."""
+    """By name; of those that the key allows."""
     found = await list_topics(
-        db, caller.namespace.id, after=query.after(str, ""), tags=query.tag, limit=query.limit + 1
+        db, caller.namespace.id, after=query.after(str, ""), tags=query.tag, patterns=caller.patterns,
+        limit=query.limit + 1,
     )  # fmt: skip
     return Page(**page(found, query.limit, TopicAnswer.of, lambda topic: topic.name))
 

@@ -102,10 +102,14 @@ class Acks:
             for (partition_id, group_id), by_lease in sorted(merged.items())
         ]
         acked = await on_collision_again(lambda: self._send(calls))
-        settled: Settled = {
-            place: {part.lease_id: _offsets(part.ranges) for part in parts} for place, parts in acked.items()
-        }
+        settled: Settled = defaultdict(lambda: defaultdict(set))
+        for place, parts in acked.items():
+            for part in parts:  # several of one lease where parts of it were extended
+                settled[place][part.lease_id].update(_offsets(part.ranges))
         metrics.acked.inc(sum(len(offsets) for parts in settled.values() for offsets in parts.values()))
+        for (partition_id, group_id), done in settled.items():
+            for lease_id, ended in done.items():
+                self._wakeups.settled(group_id, partition_id, lease_id, ended)
         eager = {place for waiting in batch if waiting.is_eager for place in waiting.asked}
         for place, parts in acked.items():
             if place in eager or any(part.freed for part in parts):

@@ -50,6 +50,13 @@ class Catalog:
         """Raises TopicNotFound, GroupNotFound."""
         return await self._groups.get((namespace_id, topic, name))
 
+    async def require(self, namespace_id: int, topic: str, group: str | None = None) -> None:
+        """Raises TopicNotFound, GroupNotFound: for those who want to know before they look at a body."""
+        if group is None:
+            await self.topic(namespace_id, topic)
+        else:
+            await self.group(namespace_id, topic, group)
+
     def forget_topic(self, namespace_id: int, name: str) -> None:
         """It is read again before the next use, and so are its groups."""
         self._topics.forget((namespace_id, name))

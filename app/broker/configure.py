@@ -22,7 +22,7 @@ from app.domain.names import Namespace
 from app.domain.partition import partition_id
 from app.domain.position import parse_position
 from app.domain.topic import Topic, TopicConfig
-from app.storage import deletions, groups, topics
+from app.storage import deletions, endpoints, groups, topics
 from app.storage.database import Database, Tx, clock, on_collision_again
 from app.telemetry import log
 
@@ -198,6 +198,8 @@ async def _change_group(tx: Tx, present: Group, wanted: GroupConfig) -> Group:
     config = msgspec.structs.replace(wanted, delivery=delivery)
     if config == present.config:
         return present
+    if config.delivery.url != present.config.delivery.url:
+        await endpoints.forget(tx, [present.id])
     group = await groups.update_group(tx, present.id, config)
     await groups.tell_cursors(tx, [group.id])
     log.info("group_changed", topic=group.topic, group=group.name, version=group.version)

@@ -11,7 +11,7 @@ from app.domain.group import Group
 from app.domain.message import parse_message_id, stamp_of
 from app.domain.partition import partition_id, topic_of
 from app.domain.topic import Topic
-from app.storage import attempts, consumers, cursors, groups, partitions
+from app.storage import attempts, consumers, cursors, endpoints, groups, partitions
 from app.storage.attempts import Attempt, Delivery, State
 from app.storage.cursors import Standing
 from app.storage.database import Database, clock
@@ -25,11 +25,12 @@ MAX_GROUPS = 1000
 @dataclass(frozen=True, slots=True)
 class GroupStats:
     """A group over all its partitions. ``consumers``: how many hold leases or wait for messages, on any replica.
-    ``now``: the database's clock when this was read."""
+    ``endpoint``: of a push group. ``now``: the database's clock when this was read."""
 
     group: Group
     standings: Sequence[Standing]
     consumers: int
+    endpoint: endpoints.Seen | None
     now: datetime
 
     def total(self, name: str) -> int:
@@ -52,7 +53,9 @@ async def group_stats(db: Database, group: Group) -> GroupStats:
     async with db.connection() as connection:
         now = await clock(connection)
     owners = {owner for standing in standings for owner in standing.owners}
-    return GroupStats(group, standings, len(owners | await consumers.waiting(db, group.id)), now)
+    waiting = await consumers.waiting(db, group.id)
+    endpoint = await endpoints.read(db, group.id) if group.config.delivery.mode == "push" else None
+    return GroupStats(group, standings, len(owners | waiting), endpoint, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from app.broker.wakeups import Wakeups
 from app.domain.group import Group
 from app.domain.partition import partition_id
 from app.domain.topic import Topic
-from app.storage import cursors
+from app.storage import cursors, endpoints
 from app.storage.database import Database, on_collision_again
 from app.telemetry import log
 
@@ -30,6 +30,7 @@ async def resume_group(db: Database, wakeups: Wakeups, group: Group) -> None:
     async def attempt() -> None:
         async with db.transaction() as tx:
             await cursors.resume(tx, group.id)
+            await endpoints.forget(tx, [group.id])  # whoever resumes a push believes that it works now
 
     await on_collision_again(attempt)
     metrics.resumed.inc()

@@ -35,6 +35,8 @@ MAX_BUSY = 5
 # A line nobody stood in for this long is forgotten, with its hints.
 IDLE_LINE_S = 10.0
 MAX_REREADS = 5
+# What even a pull that does not wait may spend on passing over messages that are not for its group.
+PASSING_S = 0.2
 # Payload bytes in one answer, where nobody says.
 DEFAULT_BYTES = 16 * 1024 * 1024
 
@@ -125,7 +127,8 @@ class Puller:
         line.must_survey = line.must_survey or not line.hints
         while not patience.has_ended:
             is_last = loop.time() >= patience.until
-            pulled = await self._take(group, line, demand, must_survey=is_last)
+            until = max(patience.until, loop.time() + PASSING_S)
+            pulled = await self._take(group, line, demand, until, must_survey=is_last)
             if pulled.taken or is_last:
                 return pulled
             if not line.has_news() and not patience.has_ended:
@@ -167,8 +170,8 @@ class Puller:
                 if claimable or not prospects:  # without cursors the group is gone, and who waits has to hear it
                     known.hint(claimable)
 
-    async def _take(self, group: Group, line: Line, demand: Demand, *, must_survey: bool) -> Pulled:
-        taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit)
+    async def _take(self, group: Group, line: Line, demand: Demand, until: float, *, must_survey: bool) -> Pulled:
+        taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit, until)
         try:
             while taking.has_room and (hinted := line.take_hint()) is not None:
                 await self._claim(taking, hinted)
@@ -224,17 +227,24 @@ class Puller:
             )  # fmt: skip
             if claim.outcome != "again":
                 return claim
+            if asyncio.get_running_loop().time() >= taking.until:
+                taking.line.hint((partition_id,))  # whoever comes next goes on from here
+                return claim
 
 
 @dataclass(eq=False, slots=True)
 class Taking:
-    """One pull at work: what it has got so far and what it still has room for."""
+    """One pull at work: what it has got so far and what it still has room for.
+
+    ``until``, by the loop's clock: when to stop passing over messages that are not for this group.
+    """
 
     group: Group
     line: Line
     demand: Demand
     room: int
     byte_room: int
+    until: float
     taken: list[Taken] = field(default_factory=list)
     outcomes: set[str] = field(default_factory=set)
 

@@ -9,7 +9,7 @@ from app.broker.wakeups import Wakeups
 from app.domain.errors import MessageNotFound
 from app.domain.group import Group
 from app.domain.message import parse_message_id, stamp_of
-from app.domain.partition import partition_id, topic_of
+from app.domain.partition import number_of, partition_id, topic_of
 from app.domain.position import Position
 from app.storage import cursors, messages
 from app.storage.database import Database, Tx, on_collision_again
@@ -22,17 +22,17 @@ async def seek(db: Database, wakeups: Wakeups, group: Group, position: Position)
 
     Raises Outdated where the group is not as it is stored.
     """
-    ids = [partition_id(group.topic_id, number) for number in range(group.partitions)]
 
     async def attempt() -> dict[int, int]:
         async with db.transaction() as tx:
-            return {number: await _move(tx, place, group.id, position) for number, place in enumerate(ids)}
+            # Those there are, not those we know: partitions may have been added a moment ago.
+            return {place: await _move(tx, place, group.id, position) for place in await cursors.lock(tx, group.id)}
 
     moved = await on_collision_again(attempt)
     metrics.seek.inc()
     log.info("seek", topic=group.topic, group=group.name, position=str(position))
-    wakeups.freed(group.id, ids)
-    return moved
+    wakeups.freed(group.id, moved)
+    return {number_of(place): offset for place, offset in moved.items()}
 
 
 async def seek_message(db: Database, wakeups: Wakeups, group: Group, message_id: str) -> dict[int, int]:

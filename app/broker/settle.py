@@ -56,7 +56,7 @@ class Settler:
     async def settle(self, group: Group, settlements: Sequence[Settlement]) -> list[bool]:
         """Mixed verbs: acks first, then discards, nacks and extends. For each, whether it was in flight."""
         for at, settlement in enumerate(settlements):
-            if not _is_of(group, settlement.ack_id):
+            if not is_of(group, settlement.ack_id):
                 raise InvalidField.of(f"ackIds[{at}]", "is an ackId of another group", index=at)
         results = [False] * len(settlements)
         acks = [at for at, settlement in enumerate(settlements) if settlement.verb == "ack"]
@@ -111,6 +111,8 @@ class Settler:
             )
         if found:
             (metrics.nacked if verb == "nack" else metrics.discarded).inc(len(found))
+            for at in found:
+                self._wakeups.settled(group.id, partition_id, lease_ids[at], (offsets[at],))
             self._wakeups.freed(group.id, (partition_id,))
         if verb == "discard" and len(found) < len(chosen):
             found |= await self._repeated(group, partition_id, chosen, {*range(len(chosen))} - found)
@@ -162,11 +164,11 @@ def own_parts(group: Group, ack_ids: Sequence[str], field: str) -> list[Part]:
     except InvalidAckId as error:
         raise InvalidField.of(f"{field}[{error.position}]", "is not an ackId", index=error.position) from None
     for part in parts:
-        if not _is_of(group, part.first):
+        if not is_of(group, part.first):
             at = part.positions[0]
             raise InvalidField.of(f"{field}[{at}]", "is an ackId of another group", index=at)
     return parts
 
 
-def _is_of(group: Group, ack_id: AckId) -> bool:
+def is_of(group: Group, ack_id: AckId) -> bool:
     return ack_id.group_id == group.id and topic_of(ack_id.partition_id) == group.topic_id

@@ -47,15 +47,16 @@ async def judge(db: Database, catalog: Catalog, group: Group, partition_id: int)
     expression = catalog.of_group(group, compiled_filter)
     start, found = await peek(db, partition_id, group.id, limit=MESSAGES, byte_limit=BYTES)
     refused = []
-    errors = 0
+    failed = []
     for at, message in enumerate(found, 1):
         verdict = expression.judge(context_of(message, group.topic))
         if verdict is not Verdict.MATCH:
             refused.append(message.offset)
-            errors += verdict is Verdict.ERROR
+            if verdict is Verdict.ERROR:
+                failed.append(message.offset)
         if at % AT_ONCE == 0:
             await asyncio.sleep(0)
-    return Judged(start, found[-1].offset + 1 if found else start, refused, errors)
+    return Judged(start, found[-1].offset + 1 if found else start, refused, failed)
 
 
 def compiled_filter(group: Group) -> Expression:

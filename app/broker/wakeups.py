@@ -8,7 +8,7 @@ LISTEN  ──heard──────▶ └─────────┘ ─�
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from app.domain.partition import topic_of
 
@@ -17,6 +17,8 @@ MAX_PAYLOAD = 7000
 
 # What a hint calls: with the partitions in question, or with none for "look at everything".
 Listener = Callable[[Iterable[int]], None]
+# What is told of deliveries that ended: partition, lease, offsets.
+SettledListener = Callable[[int, int, Collection[int]], None]
 
 
 class Wakeups:
@@ -29,6 +31,7 @@ class Wakeups:
         self._freed: set[tuple[int, int]] = set()
         self._by_topic: dict[int, set[Listener]] = {}
         self._by_group: dict[int, set[Listener]] = {}
+        self._by_holder: dict[int, set[SettledListener]] = {}
 
     def published(self, partition_ids: Iterable[int]) -> None:
         """Messages were committed in these partitions, by this process."""
@@ -43,6 +46,11 @@ class Wakeups:
         self._freed.update((group_id, partition_id) for partition_id in partition_ids)
         self.outgoing.set()
         self._tell_group(group_id, partition_ids)
+
+    def settled(self, group_id: int, partition_id: int, lease_id: int, offsets: Collection[int]) -> None:
+        """These deliveries have ended, by this process. Only told here: others see it in storage."""
+        for listener in tuple(self._by_holder.get(group_id, ())):
+            listener(partition_id, lease_id, offsets)
 
     def heard(self, payload: str) -> None:
         """A hint of another replica: ``p`` or ``f``, then hexadecimal numbers. What cannot be read wakes everyone."""
@@ -86,6 +94,17 @@ class Wakeups:
                 listeners[of].discard(listener)
                 if not listeners[of]:
                     del listeners[of]
+
+        return stop
+
+    def listen_settled(self, group_id: int, listener: SettledListener) -> Callable[[], None]:
+        """Calls ``listener`` when deliveries of the group are settled here. Returns what ends it."""
+        self._by_holder.setdefault(group_id, set()).add(listener)
+
+        def stop() -> None:
+            self._by_holder[group_id].discard(listener)
+            if not self._by_holder[group_id]:
+                del self._by_holder[group_id]
 
         return stop
 

@@ -18,8 +18,10 @@ COMMANDS = {
     "groups": "app.cli.groups:groups",
     "publish": "app.cli.publish:publish",
     "pull": "app.cli.pull:pull",
+    "tail": "app.cli.tail:tail",
     "lag": "app.cli.lag:lag",
     "dead-letters": "app.cli.dead_letters:dead_letters",
+    "keys": "app.cli.keys:keys",
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -23,7 +24,6 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
 Headers = Sequence[tuple[str, str]]
-Rest = Callable[[float], None]
 T = TypeVar("T")
 
 
@@ -137,6 +137,26 @@ class Client:
             raise problem_of(answer.status_code, answer.content, answer.headers)
         return answer.content
 
+    @contextmanager
+    def lines(
+        self, target: str, params: Mapping[str, str | int], headers: Headers, *, silence_s: float
+    ) -> Iterator[Iterator[str]]:
+        """The lines of a stream, without their ends. A server that says nothing for ``silence_s`` is gone."""
+        import httpx  # noqa: PLC0415
+
+        pairs = [(name.encode("ascii", "replace"), value.encode()) for name, value in headers]
+        timeout = httpx.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http.stream("GET", target, params=params, headers=pairs, timeout=timeout) as answer:
+                self.answered = True
+                if not answer.is_success:
+                    raise problem_of(answer.status_code, answer.read(), answer.headers)
+                yield _lines(answer.iter_bytes())
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"no server can be reached at {self.url} ({_reason(error)})", sent=False) from error
+        except httpx.TransportError as error:
+            raise Unreachable(f"the server at {self.url} went away ({_reason(error)})", sent=True) from error
+
     def pages(
         self, target: str, params: Mapping[str, str | int] | None = None, *, limit: int | None = None
     ) -> Iterator[bytes]:
@@ -199,6 +219,15 @@ def _pause_before_repeating(error: CallError, *, answered: bool) -> float | None
     if isinstance(error, Problem):
         return (error.retry_after_s or 0.0) if error.status == 503 else None
     return 0.0 if isinstance(error, Unreachable) and (error.sent or answered) else None
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Our streams end their lines with a line feed, whatever else others may do. What is cut off is dropped."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
 
 
 def _seconds(text: str) -> float | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 import msgspec
 
-from app.cli.client import Client, decode, path
+from app.cli.client import Client, Problem, Unreachable, decode, path
+from app.cli.events import followed
 from app.cli.options import Failed, connected
 from app.cli.output import Output
 
@@ -35,6 +38,7 @@ class _Settled(msgspec.Struct):
 @click.option("--max-bytes", type=int, help="At most about this many bytes.")
 @click.option("--wait-ms", type=int, default=0, show_default=True, help="How long to wait for the first one.")
 @click.option("--consumer", metavar="LABEL", help="Who is pulling: the same label may take more of its partition.")
+@click.option("--follow", "-f", is_flag=True, help="Go on for ever, over lost connections. --max: how many unacked.")
 @click.option("--ack", is_flag=True, help="Ack what was printed. Without it the messages come back after ackTimeoutMs.")
 @connected
 def pull(
@@ -47,9 +51,14 @@ def pull(
     max_bytes: int | None,
     wait_ms: int,
     consumer: str | None,
+    follow: bool,
     ack: bool,
 ) -> None:
     """Take messages of GROUP and print them, one JSON line each."""
+    if follow:
+        params = {name: value for name, value in (("max", most), ("consumer", consumer)) if value is not None}
+        _follow(client, output, path("topics", topic, "groups", group), params, ack=ack)
+        return
     asked = {"max": most, "maxBytes": max_bytes, "waitMs": wait_ms, "consumer": consumer}
     body = {name: value for name, value in asked.items() if value is not None}
     answer = client.call("POST", path("topics", topic, "groups", group, "pull"), body, wait_ms=max(wait_ms, 0))
@@ -63,6 +72,23 @@ def pull(
     elif ack:
         ack_ids = [decode(bytes(message), _Delivered).ack_id for message in pulled.messages]
         _ack(client, path("topics", topic, "groups", group, "ack"), ack_ids)
+
+
+def _follow(client: Client, output: Output, target: str, params: Mapping[str, str | int], *, ack: bool) -> None:
+    for event in followed(client, f"{target}/stream", params, note=_note):
+        if event.kind != "message":
+            continue
+        output.line(event.data.encode())
+        output.stream.flush()
+        if ack:
+            try:
+                _ack(client, f"{target}/ack", [decode(event.data.encode(), _Delivered).ack_id])
+            except (Problem, Unreachable, Failed) as error:  # it comes back, and is printed again
+                _note(str(error))
+
+
+def _note(text: str) -> None:
+    click.echo(f"logpost: {text}", err=True)
 
 
 def _ack(client: Client, target: str, ack_ids: list[str]) -> None:

@@ -100,6 +100,16 @@ class Forbidden(LogpostError):
     code = "forbidden"
 
 
+class LimitReached(Forbidden):
+    """As many as are allowed: waiting does not help, removing something does."""
+
+    code = "limit_reached"
+
+    @classmethod
+    def of(cls, what: str, most: int) -> LimitReached:
+        return cls(f"There are {most} {what} already, which is the limit.", [Fault(f"at most {most}", what)])
+
+
 class NotFound(LogpostError):
     code = "not_found"
 
@@ -134,6 +144,14 @@ class DeadLetterNotFound(NotFound):
     @classmethod
     def of(cls, message_id: str) -> DeadLetterNotFound:
         return cls(f"This group has no dead letter {message_id!r}.", [Fault("no such dead letter", "messageId")])
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+    @classmethod
+    def of(cls, key_id: str) -> KeyNotFound:
+        return cls(f"There is no key {key_id!r}.", [Fault("no such key", "keyId")])
 
 
 class Conflict(LogpostError):
@@ -173,3 +191,7 @@ class CommitUnknown(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
+
+
+class TooSlow(Unavailable):
+    code = "too_slow"

@@ -59,6 +59,14 @@ class GroupConfig(msgspec.Struct, frozen=True, rename="camel"):
     def max_attempts(self) -> int:
         return self.retries.max + 1
 
+    @property
+    def flight_limit(self) -> int:
+        """Messages in flight at a time, over all replicas. A push that its answer settles is in flight while it is on
+        the way, so that parallel pushes are counted there; one that the receiver settles later is longer."""
+        if self.delivery.mode == "push" and self.ack_mode == "auto":
+            return min(self.max_in_flight, self.concurrency)
+        return self.max_in_flight
+
 
 class Group(msgspec.Struct, frozen=True):
     """A group as it was when it was read. ``version`` rises with every change that a claim has to know of.

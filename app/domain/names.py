@@ -20,6 +20,10 @@ class Namespace:
     environment: str
 
 
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(kind: str, name: str) -> str:
     """``name`` itself. Raises InvalidField naming ``kind`` (``topic``, ``group``) where it is out of pattern."""
     if _NAME.fullmatch(name) is None:

@@ -11,8 +11,6 @@ from app.domain.message import MAX_BIGINT
 # An offset (inclusive), the first message at or after a time, or one of the ends.
 Position = Literal["earliest", "latest"] | int | datetime
 
-NOT_A_POSITION = "must be earliest, latest, an offset, or a time like 2026-01-31T12:00:00Z"
-
 
 def parse_position(value: str | int, field: str) -> Position:
     """A position as people write it: ``earliest``, ``latest``, an ISO 8601 time or an integer. A time without a zone

@@ -9,7 +9,7 @@ from __future__ import annotations
 from app import metrics
 from app.broker.wakeups import Wakeups
 from app.domain.errors import Unavailable
-from app.storage import leases, rescue
+from app.storage import rescue
 from app.storage.database import Database
 from app.telemetry import log
 
@@ -20,7 +20,7 @@ async def rescue_once(db: Database, wakeups: Wakeups, *, batch_size: int) -> boo
     messages = 0
     for partition_id, group_id in late:
         try:
-            repaired = await leases.expire(db, partition_id, group_id)
+            repaired = await rescue.expire(db, partition_id, group_id)
         except Unavailable:
             raise
         except Exception:  # one cursor must not keep the others from being rescued

@@ -97,6 +97,11 @@ class Supervisor:
         await self.stop(self.drain_s if error is None else 0)
 
     @property
+    def is_stopping(self) -> bool:
+        """Nothing can be started any more."""
+        return self._closed
+
+    @property
     def names(self) -> list[str]:
         """What runs, in the order it was started."""
         return list(self._owned)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from app.domain.lease import AckId
 from app.storage.database import Database
 
 State = Literal["leased", "retrying", "held", "delayed"]
@@ -117,3 +118,52 @@ ATTEMPTS_OF = """
 async def attempts_of(db: Database, topic_id: int, partition_id: int, offset: int, *, limit: int) -> list[Attempt]:
     """What is recorded of a message's attempts in every group, in the order of time."""
     return [Attempt(*row.values()) for row in await db.fetch(ATTEMPTS_OF, topic_id, partition_id, offset, limit)]
+
+
+IS_PENDING = """
+    select exists (
+        select from leases l
+        where l.partition_id = $1 and l.group_id = $2 and l.id = $3 and l.pending @> $4::bigint
+          and l.deadline > clock_timestamp())
+"""
+
+
+async def is_pending(db: Database, group_id: int, ack_id: AckId) -> bool:
+    """Whether a delivery is still in flight under its lease."""
+    found: bool = await db.fetchval(IS_PENDING, ack_id.partition_id, group_id, ack_id.lease_id, ack_id.offset)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A push that was acked, ``age_s`` seconds ago."""
+
+    partition_id: int
+    offset: int
+    attempt: int
+    age_s: float
+    latency_ms: int
+    status: int | None
+    excerpt: str | None
+
+
+RECORD_SUCCESSES = """
+    with recorded as (
+        insert into attempts (partition_id, "offset", group_id, attempt, at, outcome, latency_ms, status, excerpt)
+        select x.p, x.o, $1, x.n, clock_timestamp() - make_interval(secs => x.age), 'acked', x.latency, x.status,
+               x.excerpt
+        from unnest($2::bigint[], $3::bigint[], $4::int[], $5::float8[], $6::int[], $7::int[], $8::text[])
+             x (p, o, n, age, latency, status, excerpt))
+    delete from attempts where ctid = any (array(
+        select a.ctid from attempts a where a.group_id = $1 and a.outcome = 'acked'
+        order by a.at desc offset greatest($9::int - cardinality($2::bigint[]), 0)))
+"""
+
+
+async def record_successes(db: Database, group_id: int, successes: Sequence[Success], *, kept: int) -> None:
+    """Keeps these as the group's last, and of those before only so many that ``kept`` remain."""
+    await db.execute(
+        RECORD_SUCCESSES, group_id, [s.partition_id for s in successes], [s.offset for s in successes],
+        [s.attempt for s in successes], [s.age_s for s in successes], [s.latency_ms for s in successes],
+        [s.status for s in successes], [s.excerpt for s in successes], kept,
+    )  # fmt: skip

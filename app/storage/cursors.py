@@ -62,11 +62,13 @@ STANDINGS = """
     from (
         select c.partition_id, p.number, p.first_offset, c.next_offset, c.epoch, c.served_at,
                greatest(head.next, p.first_offset) - 1 as last_offset,
-               least(c.next_offset, leased.low, waiting.low) - 1 as committed_offset,
+               least(greatest(c.next_offset, p.first_offset), leased.low, waiting.low) - 1 as committed_offset,
                waiting.low as oldest_deferred,
                leased.n as leased, leased.owners,
                waiting.retrying, waiting.held, waiting.delayed,
-               c.filtered, c.filter_errors, c.expired, c.lost, c.discarded, c.dead + c.dropped - c.removed as dead,
+               c.filtered, c.filter_errors, c.expired,
+               c.lost + greatest(p.first_offset - c.next_offset, 0) as lost, c.discarded,
+               c.dead + c.dropped - c.removed as dead,
                c.dead - c.removed as letters,
                c.passed - c.filtered - c.expired - c.discarded - c.dead - c.dropped + c.redriven
                    - leased.n - waiting.retrying - waiting.held - waiting.delayed as acked
@@ -75,10 +77,16 @@ STANDINGS = """
         left join lateral (
             select b.base_offset + b.count as next from batches b
             where b.partition_id = c.partition_id order by b.base_offset desc limit 1) head on true
+        -- A dead letter that was given another chance has been settled before: committedOffset does not go back to it.
         cross join lateral (
-            select coalesce(sum(upper(r.r) - lower(r.r)), 0)::bigint as n, min(lower(r.r)) as low,
+            select coalesce(range_agg(int8range(d."offset", d."offset" + 1)), '{}') as again
+            from deferred d
+            where d.partition_id = c.partition_id and d.group_id = c.group_id and d.redriven) redriven
+        cross join lateral (
+            select coalesce(sum(m.n), 0)::bigint as n, min(lower(l.pending - redriven.again)) as low,
                    coalesce(array_agg(distinct l.owner), '{}') as owners
-            from leases l cross join lateral unnest(l.pending) r (r)
+            from leases l
+            cross join lateral (select sum(upper(r.r) - lower(r.r)) as n from unnest(l.pending) r (r)) m
             where l.partition_id = c.partition_id and l.group_id = c.group_id) leased
         cross join lateral (
             select count(*) filter (where d.state = 'retrying') as retrying,
@@ -99,6 +107,18 @@ async def standings(db: Database, group_id: int) -> list[Standing]:
     return [Standing(**{name: row[name] for name in names}) for row in rows]
 
 
+LOCK = "select partition_id from cursors where group_id = $1 order by partition_id for no key update"
+
+
+async def lock(tx: Tx, group_id: int) -> list[int]:
+    """The partitions a group has cursors in; nobody else moves them until this transaction ends. Raises Outdated if
+    the group is gone."""
+    rows = await tx.fetch(LOCK, group_id)
+    if not rows:
+        raise Outdated
+    return [row["partition_id"] for row in rows]
+
+
 SEEK = "select seek($1, $2, $3, $4, $5)"
 
 
@@ -110,6 +130,12 @@ async def seek(
     return position
 
 
+# First of all, as everybody does who changes groups: pauses and resumes of a topic and of its groups decide together
+# which cursors move, each from what the other has committed.
+LOCK_TOPIC_OF = """
+    select from topics where id = (select topic_id from groups where id = $1) for no key update
+"""
+
 PAUSE_GROUP = """
     update groups set paused_since = coalesce(paused_since, clock_timestamp()), pause_reason = $2 where id = $1
 """
@@ -118,6 +144,7 @@ PAUSE_CURSORS = "update cursors set paused = true where group_id = $1"
 
 async def pause(tx: Tx, group_id: int, reason: str | None) -> None:
     """From the commit on, nothing of the group is claimed: claims that are under way have been waited for."""
+    await tx.execute(LOCK_TOPIC_OF, group_id)
     await tx.execute(PAUSE_GROUP, group_id, reason)
     await tx.execute(PAUSE_CURSORS, group_id)
 
@@ -132,6 +159,7 @@ RESUME_CURSORS = """
 
 async def resume(tx: Tx, group_id: int) -> None:
     """A group of a paused topic stays paused until its topic is resumed."""
+    await tx.execute(LOCK_TOPIC_OF, group_id)
     await tx.execute(RESUME_GROUP, group_id)
     await tx.execute(RESUME_CURSORS, group_id)
 

@@ -12,6 +12,7 @@ from app.domain.group import Group, GroupConfig
 from app.domain.message import MAX_BIGINT
 from app.domain.partition import NUMBER_BITS
 from app.domain.position import Position
+from app.storage import endpoints
 from app.storage.database import Database, Record, Tx
 from app.storage.topics import PARTITIONS_OF
 
@@ -182,4 +183,5 @@ async def delete_groups(tx: Tx, group_ids: Sequence[int]) -> None:
     await tx.execute(LOCK_CURSORS, group_ids)
     await tx.execute(DELETE_CURSORS, group_ids)
     await tx.execute(DELETE_LEASES, group_ids)
+    await endpoints.forget(tx, group_ids)
     await tx.execute(DELETE, group_ids)

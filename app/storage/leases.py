@@ -57,12 +57,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a filter said of the offsets from ``start`` up to, not including, ``end``."""
+    """What a filter said of the offsets from ``start`` to before ``end``; it could not be evaluated for ``failed``."""
 
     start: int
     end: int
     refused: Sequence[int]
-    errors: int
+    failed: Sequence[int]
 
 
 CLAIM = """
@@ -89,8 +89,8 @@ async def claim(
     """
     arguments = (
         partition_id, group.id, group.version, owner, wanted, byte_limit, lease_ms, group.config.ordering,
-        group.config.max_in_flight, group.partitions,
-        *((judged.start, judged.end, judged.refused, judged.errors) if judged else (None, None, None, None)),
+        group.config.flight_limit, group.partitions,
+        *((judged.start, judged.end, judged.refused, judged.failed) if judged else (None, None, None, None)),
     )  # fmt: skip
     rows = await on_collision_again(lambda: db.fetch(CLAIM, *arguments))
     first = rows[0]
@@ -275,12 +275,3 @@ async def repeated(
 ) -> set[int]:
     """Of settles that found nothing in flight, those that repeat one that was carried out."""
     return await _positions(db, REPEATED, partition_id, group_id, epochs, lease_ids, attempts, offsets, discards)
-
-
-EXPIRE = "select expire_leases($1, $2)"
-
-
-async def expire(db: Database, partition_id: int, group_id: int) -> int:
-    """Fails what leases past their deadline still hold there; returns how many deliveries that were."""
-    expired: int = await on_collision_again(lambda: db.fetchval(EXPIRE, partition_id, group_id))
-    return expired

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.storage.database import Database
+from app.storage.database import Database, on_collision_again
 
 # Live leases are few, so that no index has to be kept for this.
 LATE = """
@@ -17,3 +17,12 @@ limit $1
 async def late_cursors(db: Database, *, most: int) -> list[tuple[int, int]]:
     """(partition id, group id) of cursors with leases past their deadline, the longest overdue first."""
     return [(row["partition_id"], row["group_id"]) for row in await db.fetch(LATE, most)]
+
+
+EXPIRE = "select expire_leases($1, $2)"
+
+
+async def expire(db: Database, partition_id: int, group_id: int) -> int:
+    """Fails what leases past their deadline still hold there; returns how many deliveries that were."""
+    expired: int = await on_collision_again(lambda: db.fetchval(EXPIRE, partition_id, group_id))
+    return expired

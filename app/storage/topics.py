@@ -46,14 +46,18 @@ async def read_topic(db: Database, namespace_id: int, name: str) -> Topic:
 
 LIST = f"""
 select {COLUMNS} from topics t
-where t.namespace_id = $1 and t.name > $2 collate "C" and t.tags @> $3
-order by t.name collate "C" limit $4
+where t.namespace_id = $1 and t.name > $2 collate "C" and t.tags @> $3 and t.name like any ($4)
+order by t.name collate "C" limit $5
 """
 
 
-async def list_topics(db: Database, namespace_id: int, *, after: str, tags: Sequence[str], limit: int) -> list[Topic]:
-    """Topics that have all of ``tags``, by name, from the one after ``after``."""
-    return [_topic(row) for row in await db.fetch(LIST, namespace_id, after, list(tags), limit)]
+async def list_topics(
+    db: Database, namespace_id: int, *, after: str, tags: Sequence[str], patterns: Sequence[str], limit: int
+) -> list[Topic]:
+    """Topics that have all of ``tags`` and a name of one of ``patterns`` (``*`` is any text), by name, from the one
+    after ``after``."""
+    likes = [pattern.replace("_", r"\_").replace("*", "%") for pattern in patterns]
+    return [_topic(row) for row in await db.fetch(LIST, namespace_id, after, list(tags), likes, limit)]
 
 
 LOCK = f"{READ} for no key update"

@@ -88,11 +88,6 @@ def now() -> int:
     return time.monotonic_ns()
 
 
-def from_wall(seconds: float) -> int:
-    """A wall clock time (seconds since 1970) on our clock."""
-    return time.monotonic_ns() + round((seconds - time.time()) * SECOND)
-
-
 class Recorder:
     """Writes one process's file."""
 

@@ -10,10 +10,10 @@
 -- attempts is null where all are first attempts.
 --
 -- Groups with a filter judge messages before they claim: of the range [seen_from, seen_to), refused are hidden (and of
--- those, refused_errors because the filter failed); only that range can be passed.
+-- those, failed are those that the filter failed for); only that range can be passed.
 create or replace function claim(
     p bigint, g int, known_version int, who text, wanted int, byte_limit bigint, lease_ms bigint, mode text,
-    flight_limit bigint, siblings int, seen_from bigint, seen_to bigint, refused bigint[], refused_errors int)
+    flight_limit bigint, siblings int, seen_from bigint, seen_to bigint, refused bigint[], failed bigint[])
 returns table (
     outcome text, more boolean, lease_id bigint, lease_deadline timestamptz, lease_epoch int,
     first_offset bigint, offsets bigint[], published timestamptz, keys text[], metas jsonb[], payloads bytea[],
@@ -34,6 +34,7 @@ declare
     blocked text[] := '{}';
     waiting bigint := 0;
     picked bigint[] := '{}';
+    picked_bytes bigint := 0;
     taken bigint[] := '{}';
     held bigint[]; held_keys text[]; held_expiries timestamptz[];
     late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
@@ -48,11 +49,20 @@ declare
     plain boolean;
     is_more boolean := false;
     n_filtered int := 0;
+    n_failed int := 0;
     n_expired int := 0;
 begin
-    -- Claims of other partitions run beside this one. Where together they could pass the limit, they take turns.
-    if siblings > 1 and in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then
-        perform from groups gr where gr.id = g for no key update;
+    -- Claims of other partitions run beside this one. Where together they could pass the limit, they take turns; where
+    -- they could not, each says that it is at work, so that one that stalls is waited for before the limit is reached.
+    if siblings > 1 then
+        if in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then
+            perform from groups gr where gr.id = g for no key update;
+        else
+            perform from groups gr where gr.id = g for share;
+            if in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then  -- it was, while we waited
+                outcome := 'busy'; return next; return;
+            end if;
+        end if;
     end if;
     select * into c from cursors x where x.partition_id = p and x.group_id = g for no key update skip locked;
     if not found then
@@ -101,15 +111,17 @@ begin
         -- One that was delayed and is due takes its place in its key's row.
         update deferred d set state = 'held', due_at = '-infinity'
         where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state = 'delayed' and d.due_at <= t;
-        picked := take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying);
+        select x.picked, x.picked_bytes into picked, picked_bytes
+        from take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying) x;
+        bytes := picked_bytes;
         select count(*), coalesce(array_agg(distinct d.key) filter (where d.key is not null and mode <> 'none'), '{}')
         into waiting, blocked
         from deferred d
         where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
-        is_more := cardinality(picked) = room;
+        is_more := cardinality(picked) = room or picked_bytes >= byte_limit;
     end if;
     blocked := blocked || coalesce(flying, '{}');
-    straight_room := case when waiting < held_limit then room - cardinality(picked) else 0 end;
+    straight_room := case when waiting < held_limit and picked_bytes < byte_limit then room - cardinality(picked) else 0 end;
 
     -- Then the straight line: how far to look. What retention took before it was read is lost.
     select x.first_offset into retained from partitions x where x.id = p;
@@ -169,7 +181,7 @@ begin
             select coalesce(min(s.o), (select max(x.o) + 1 from source x)) as at
             from counted s
             where s.fate = 'taken' and (s.n_taken > straight_room
-                                        or s.n_bytes > byte_limit and s.n_taken + cardinality(picked) > 1)
+                                        or s.n_bytes + picked_bytes > byte_limit and s.n_taken + cardinality(picked) > 1)
                or s.fate = 'held' and s.n_held > held_limit - waiting)
         select max(stop.at),
                coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
@@ -181,9 +193,10 @@ begin
                array_agg(s.due) filter (where s.fate = 'delayed'),
                array_agg(s.expiry) filter (where s.fate = 'delayed'),
                count(*) filter (where s.fate = 'filtered'),
+               count(*) filter (where s.fate = 'filtered' and s.o = any (failed)),
                n_expired + count(*) filter (where s.fate = 'expired')
         into upto, taken, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
-             n_filtered, n_expired
+             n_filtered, n_failed, n_expired
         from stop left join counted s on s.o < stop.at;
         upto := coalesce(upto, start);
         insert into deferred (partition_id, group_id, "offset", key, state, due_at, expires_at)
@@ -205,7 +218,7 @@ begin
     update cursors x
     set next_offset = upto, served_at = t, passed = x.passed + (upto - start), lost = x.lost + (start - c.next_offset),
         filtered = x.filtered + n_filtered, expired = x.expired + n_expired,
-        filter_errors = x.filter_errors + case when n_filtered > 0 then coalesce(refused_errors, 0) else 0 end
+        filter_errors = x.filter_errors + n_failed
     where x.partition_id = p and x.group_id = g and x.next_offset = c.next_offset and x.epoch = c.epoch;
     if not found then
         raise exception 'cursor has moved' using errcode = '40001', detail = p::text;

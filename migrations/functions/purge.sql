@@ -10,6 +10,8 @@ declare
     t timestamptz;
     first bigint;
     ahead bigint;
+    leased_groups int[];
+    leased bigint[];
 begin
     delete from dead_letters l where l.partition_id = p;  -- most of them before anybody has to wait for us
     select x.first_offset into first from partitions x where x.id = p for no key update;
@@ -22,20 +24,21 @@ begin
     update partitions x set first_offset = ahead, purged_at = t where x.id = p;
 
     perform from cursors c where c.partition_id = p order by c.group_id for no key update;
-    with dropped as (
-        select c.group_id,
-               (select coalesce(sum(upper(r.r) - lower(r.r)), 0)
-                from leases l cross join lateral unnest(l.pending) r (r)
-                where l.partition_id = p and l.group_id = c.group_id) as leased,
-               (select count(*) from deferred d
-                where d.partition_id = p and d.group_id = c.group_id and d.lease_id is null) as waiting
-        from cursors c where c.partition_id = p)
+    -- Counted as they go: acks do not wait for the cursor, and what one of them was quicker with was acked.
+    with gone as (
+        delete from leases l where l.partition_id = p returning l.group_id, l.pending)
+    select array_agg(x.group_id), array_agg(upper(r.r) - lower(r.r)) into leased_groups, leased
+    from gone x cross join lateral unnest(x.pending) r (r);
+    with gone as (
+        delete from deferred d where d.partition_id = p returning d.group_id, d.lease_id),
+    dropped as (
+        select x.group_id, x.n from unnest(leased_groups, leased) x (group_id, n)
+        union all
+        select x.group_id, 1 from gone x where x.lease_id is null)
     update cursors c
-    set next_offset = ahead, epoch = c.epoch + 1, passed = c.passed - x.leased - x.waiting, removed = c.dead
-    from dropped x
-    where c.partition_id = p and c.group_id = x.group_id;
-    delete from leases l where l.partition_id = p;
-    delete from deferred d where d.partition_id = p;
+    set next_offset = ahead, epoch = c.epoch + 1, removed = c.dead, lost = c.lost + greatest(first - c.next_offset, 0),
+        passed = c.passed - coalesce((select sum(x.n) from dropped x where x.group_id = c.group_id), 0)
+    where c.partition_id = p;
     delete from dead_letters l where l.partition_id = p;
     return ahead - first;
 end $$;

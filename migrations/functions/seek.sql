@@ -31,7 +31,8 @@ begin
     with gone as (
         delete from deferred d where d.partition_id = p and d.group_id = g returning d.lease_id)
     select count(*) filter (where x.lease_id is null) into waiting from gone x;
-    update cursors c set next_offset = position, epoch = c.epoch + 1, passed = c.passed - leased - waiting
+    update cursors c
+    set next_offset = position, epoch = c.epoch + 1, lost = c.lost + greatest(first - c.next_offset, 0), passed = c.passed - leased - waiting
     where c.partition_id = p and c.group_id = g;
     return position;
 end $$;

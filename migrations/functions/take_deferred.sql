@@ -1,13 +1,12 @@
--- Puts deferred messages that are due and free into a lease, and returns their offsets. In order of keys, a message is
--- free when everything of its key that waits before it goes along, and its key is not in flight elsewhere.
+-- Puts deferred messages that are due and free into a lease, and returns their offsets and the bytes of their payloads.
+-- In order of keys, a message is free when everything of its key that waits before it goes along, and its key is not in flight elsewhere.
 -- The caller holds the cursor's row. At least one is taken, however large.
 create or replace function take_deferred(
-    p bigint, g int, t timestamptz, lease bigint, wanted int, byte_limit bigint, ordered boolean, flying text[])
-returns bigint[]
+    p bigint, g int, t timestamptz, lease bigint, wanted int, byte_limit bigint, ordered boolean, flying text[],
+    out picked bigint[], out picked_bytes bigint)
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    picked bigint[];
     vanished bigint[];
 begin
     if ordered then
@@ -42,7 +41,9 @@ begin
         select array_agg(o) into picked from chosen;
     end if;
     if picked is null then
-        return '{}';
+        picked := '{}';
+        picked_bytes := 0;
+        return;
     end if;
 
     with sized as (
@@ -53,8 +54,9 @@ begin
     summed as (
         select s.o, s.size, sum(s.size) over (order by s.o) as total, count(s.size) over (order by s.o) as n from sized s)
     select array_agg(s.o order by s.o) filter (where s.size is not null and (s.total <= byte_limit or s.n = 1)),
-           array_agg(s.o) filter (where s.size is null)
-    into picked, vanished
+           array_agg(s.o) filter (where s.size is null),
+           coalesce(sum(s.size) filter (where s.total <= byte_limit or s.n = 1), 0)
+    into picked, vanished, picked_bytes
     from summed s;
 
     if vanished is not null then  -- neither the log nor a copy has it: it was lost to somebody's hands
@@ -64,5 +66,5 @@ begin
     end if;
     update deferred d set lease_id = lease
     where d.partition_id = p and d.group_id = g and d."offset" = any (picked);
-    return coalesce(picked, '{}');
+    picked := coalesce(picked, '{}');
 end $$;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.storage.database import Database
+from app.storage.database import Database, on_collision_again
 
 END_LEASES = """
     update leases set deadline = clock_timestamp() - interval '1 millisecond' where $1::bigint is null or pending @> $1
@@ -17,12 +17,12 @@ AGE_DEFERRED = """
 
 async def end_leases(db: Database, offset: int | None = None) -> None:
     """Every lease has ended a moment ago; with an offset, only the one that holds it."""
-    await db.execute(END_LEASES, offset)
+    await on_collision_again(lambda: db.execute(END_LEASES, offset))
 
 
 async def make_due(db: Database) -> None:
     """Every retry and every delayed message is due."""
-    await db.execute(MAKE_DUE)
+    await on_collision_again(lambda: db.execute(MAKE_DUE))
 
 
 async def pass_time(db: Database, milliseconds: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.group import DeadLetters, Retries
 from app.domain.partition import partition_id
-from app.storage.leases import expire
+from app.storage.rescue import expire
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Replica, texts
 

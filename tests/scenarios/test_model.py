@@ -34,7 +34,7 @@ from app.broker.seek import seek
 from app.domain.group import Group, Ordering, Retries
 from app.domain.partition import partition_id
 from app.domain.topic import Topic
-from app.storage import leases
+from app.storage import rescue
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import TOPIC, Got, Replica, replicas
 from tests.conftest import with_database
@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
         replica = self.one_of(by)
         self.run(end_leases(replica.db))
         for number in range(self.topic.partitions):
-            self.run(leases.expire(replica.db, partition_id(self.topic.id, number), self.group.id))
+            self.run(rescue.expire(replica.db, partition_id(self.topic.id, number), self.group.id))
         self.model.fail(leased)
 
     @rule()

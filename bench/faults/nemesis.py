@@ -1,0 +1,263 @@
+"""The nemesis: windows of faults drawn from a seed. A quarter is quiet; each ends with a heal and a recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import psutil
+
+from bench.faults.client import Pulse
+from bench.faults.cluster import Cluster, Replica
+from bench.faults.history import Event, Recorder, now
+from bench.faults.plan import LEASE_MS, TOPIC, Phase
+
+RECOVERY_TIMEOUT_S = 60.0
+QUIET = 0.25
+
+Fault = Callable[["Nemesis", float], Awaitable[None]]
+
+
+class Nemesis:
+    def __init__(self, cluster: Cluster, recorder: Recorder, pulse: Pulse, phase: Phase, seed: int) -> None:
+        self.cluster = cluster
+        self.recorder = recorder
+        self.pulse = pulse
+        self.phase = phase
+        self.random = random.Random(seed)
+        self.current = "nothing"
+        self.fired = 0
+        self.windows = 0
+        self._turn = asyncio.Lock()  # of those who end replicas and start them again
+        self._measuring: set[asyncio.Task[None]] = set()
+
+    async def run(self, until: Callable[[], bool]) -> None:
+        """Window after window, until told to end; then everything is whole again."""
+        while not until():
+            self.windows += 1
+            await self._window()
+        self.current = "nothing"
+        await asyncio.gather(*self._measuring)
+
+    async def _window(self) -> None:
+        if self.random.random() < QUIET:
+            self.current = "quiet"
+            await self.phase.sleep(self.random.uniform(1.0, 2.5))
+            return
+        count = self.random.choices((1, 2, 3), (6, 3, 1))[0]
+        names = self.random.sample(sorted(FAULTS), count)
+        self.current = " + ".join(names)
+        await asyncio.gather(*(self._one(name) for name in names))
+        for proxy in self.cluster.proxies:
+            proxy.heal()
+        await self.phase.sleep(self.random.uniform(1.0, 2.5))
+
+    async def _one(self, name: str) -> None:
+        await asyncio.sleep(self.random.uniform(0, 0.5))
+        async with self._turn if name in ENDING else contextlib.nullcontext():
+            await self._fire(name)
+
+    async def _fire(self, name: str) -> None:
+        event = Event(f="fault", topic=TOPIC, val=name, t0=now(), data={"kill": name.startswith("kill")})
+        if name == "hang any":
+            event.data = {"hung": "any"}
+        self.recorder.invoke([event])
+        try:
+            await FAULTS[name](self, self.random.uniform(0.5, 2.0))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
+            # Two faults met: what one wanted to break, the other had broken.
+            self.recorder.complete([event], "fail")
+            return
+        self.fired += 1
+        self.recorder.complete([event], "ok")
+        # For a kill the clock runs from the kill, for everything that lasts from its end.
+        moment = event.t0 if name in SUDDEN else event.t1
+        task = asyncio.create_task(self._measure(name, moment))
+        self._measuring.add(task)
+        task.add_done_callback(self._measuring.discard)
+
+    async def _measure(self, name: str, moment: int) -> None:
+        """Until somebody got a publish and a delivery through that were begun after the fault."""
+        for what in ("published", "delivered"):
+            ended = await self.pulse.after(what, moment, RECOVERY_TIMEOUT_S)
+            if ended is not None:
+                self.recorder.note(Event(f="recovery", val=f"{name}, {what}", t0=moment, t1=ended))
+
+    def replica(self) -> Replica:
+        return self.random.choice(self.cluster.replicas)
+
+    async def admin(self, statement: str, *arguments: Any) -> Any:
+        connection = await asyncpg.connect(self.cluster.postgres.dsn, timeout=5)
+        try:
+            return await connection.fetch(statement, *arguments, timeout=20)
+        finally:
+            connection.terminate()
+
+
+async def kill_replica(nemesis: Nemesis, seconds: float) -> None:
+    replica = nemesis.replica()
+    await replica.kill()
+    await asyncio.sleep(seconds / 2)
+    replica.start()
+    await replica.ready()
+
+
+async def kill_worker(nemesis: Nemesis, _: float) -> None:
+    """Its supervisor starts another."""
+    replica = nemesis.replica()
+    replica.signal(signal.SIGKILL, replica.workers())
+    await asyncio.sleep(0.3)
+    await replica.ready()
+
+
+async def kill_all_replicas(nemesis: Nemesis, seconds: float) -> None:
+    replicas = nemesis.cluster.replicas
+    for replica in replicas:
+        replica.signal(signal.SIGKILL)
+    for replica in replicas:
+        await replica.gone()
+    await asyncio.sleep(seconds / 4)
+    for replica in replicas:
+        replica.start()
+    for replica in replicas:
+        await replica.ready()
+
+
+async def stop_replica(nemesis: Nemesis, seconds: float) -> None:
+    """A zombie: stopped beyond the lease of whatever it was about to settle, then it goes on as if nothing was."""
+    replica = nemesis.replica()
+    replica.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds + nemesis.random.choice((0.0, LEASE_MS / 1000)))
+    finally:
+        replica.signal(signal.SIGCONT)
+
+
+async def restart_replica(nemesis: Nemesis, _: float) -> None:
+    """SIGTERM under load: a rolling restart's step."""
+    replica = nemesis.replica()
+    await replica.stop()
+    replica.start()
+    await replica.ready()
+
+
+async def kill_backend(nemesis: Nemesis, _: float) -> None:
+    """Postgres then throws out everybody and recovers."""
+    backends = nemesis.cluster.backends()
+    if not backends:
+        raise ValueError("no backend")
+    nemesis.random.choice(backends).kill()
+    await _postgres_answers(nemesis)
+
+
+async def kill_postmaster(nemesis: Nemesis, _: float) -> None:
+    tree = nemesis.cluster.postgres_tree()
+    if not tree:
+        raise ValueError("no postmaster")
+    tree[0].kill()
+    await asyncio.sleep(0.1)
+    await _postgres_answers(nemesis)
+
+
+async def kill_postgres(nemesis: Nemesis, _: float) -> None:
+    """The whole tree at once."""
+    tree = nemesis.cluster.postgres_tree()
+    if not tree:
+        raise ValueError("no Postgres")
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    await asyncio.sleep(0.1)
+    await _postgres_answers(nemesis)
+
+
+async def _postgres_answers(nemesis: Nemesis) -> None:
+    for _ in range(600):
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await nemesis.admin("select 1")
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError("Postgres did not come back")
+
+
+async def terminate_listen(nemesis: Nemesis, _: float) -> None:
+    await nemesis.admin(
+        "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%' and pid <> pg_backend_pid()"
+    )
+
+
+async def terminate_connections(nemesis: Nemesis, _: float) -> None:
+    await nemesis.admin(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where backend_type = 'client backend' and pid <> pg_backend_pid() and random() < 0.5"
+    )
+
+
+async def lock_cursors(nemesis: Nemesis, seconds: float) -> None:
+    """Somebody's forgotten transaction."""
+    connection = await asyncpg.connect(nemesis.cluster.postgres.dsn, timeout=5)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        table = nemesis.random.choice(("cursors", "batches", "leases"))
+        await connection.execute(f"lock table {table} in exclusive mode", timeout=10)
+        await asyncio.sleep(seconds)
+        await transaction.rollback()
+    finally:
+        connection.terminate()
+
+
+def proxied(act: Callable[[Nemesis, Any], None]) -> Fault:
+    """A fault of one replica's way to Postgres, which lasts for the window."""
+
+    async def fault(nemesis: Nemesis, seconds: float) -> None:
+        proxy = nemesis.random.choice(nemesis.cluster.proxies)
+        act(nemesis, proxy)
+        await asyncio.sleep(seconds)
+        proxy.heal()
+
+    return fault
+
+
+def _slow(nemesis: Nemesis, proxy: Any) -> None:
+    proxy.weather.latency_ms = nemesis.random.choice((20, 100, 300))
+    proxy.weather.jitter_ms = 50
+
+
+async def hang_any(nemesis: Nemesis, seconds: float) -> None:
+    nemesis.phase.hung = "any"
+    try:
+        await asyncio.sleep(2 + seconds * 2)
+    finally:
+        nemesis.phase.hung = None
+
+
+FAULTS: dict[str, Fault] = {
+    "kill replica": kill_replica,
+    "kill worker": kill_worker,
+    "kill all replicas": kill_all_replicas,
+    "stop replica": stop_replica,
+    "restart replica": restart_replica,
+    "kill backend": kill_backend,
+    "kill postmaster": kill_postmaster,
+    "kill postgres": kill_postgres,
+    "terminate listen": terminate_listen,
+    "terminate connections": terminate_connections,
+    "lock a table": lock_cursors,
+    "slow database": proxied(_slow),
+    "stalled database": proxied(lambda _, proxy: proxy.stall()),
+    "reset database": proxied(lambda _, proxy: proxy.reset()),
+    "cut up": proxied(lambda nemesis, proxy: proxy.cut_after(nemesis.random.randrange(20_000), "up")),
+    "cut down": proxied(lambda nemesis, proxy: proxy.cut_after(nemesis.random.randrange(20_000), "down")),
+    "lose up": proxied(lambda _, proxy: proxy.drop("up")),
+    "lose down": proxied(lambda _, proxy: proxy.drop("down")),
+    "half close": proxied(lambda _, proxy: proxy.half_close("down")),
+    "hang any": hang_any,
+}
+ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica"})
+SUDDEN = frozenset(name for name in FAULTS if name.startswith(("kill", "terminate", "reset")))

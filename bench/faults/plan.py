@@ -1,0 +1,64 @@
+"""What a run does: the topic, its groups, how much, and the state its tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+TOPIC = "orders"
+PARTITIONS = 4
+KEYS = 48
+LEASE_MS = 3000
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "by-partition": {"ordering": "partition", "retries": {"max": 3, "strategy": "fixed", "baseDelay": 200}},
+    "by-key": {"ordering": "key", "retries": {"max": 3, "strategy": "exponential", "baseDelay": 100, "maxDelay": 800}},
+    "any": {"ordering": "none", "retries": {"max": 2, "strategy": "fixed", "baseDelay": 100}},
+    "sought": {"ordering": "key", "retries": {"max": 9, "strategy": "fixed", "baseDelay": 100}},
+}
+SOUGHT = "sought"
+REDRIVEN = ("by-partition", "by-key", "any")
+
+
+def group_body(name: str) -> dict[str, Any]:
+    return {"delivery": {"mode": "pull"}, "startFrom": "earliest", "ackTimeoutMs": LEASE_MS} | GROUPS[name]
+
+
+def group_data(name: str) -> dict[str, Any]:
+    """The same as the checker wants it."""
+    retries = GROUPS[name]["retries"]
+    return {
+        "ordering": GROUPS[name]["ordering"],
+        "maxAttempts": retries["max"] + 1,
+        "ackTimeoutMs": LEASE_MS,
+        "strategy": retries["strategy"],
+        "baseDelay": retries["baseDelay"],
+        "maxDelay": retries.get("maxDelay", 60_000),
+        "deadLetter": True,
+    }
+
+
+@dataclass
+class Phase:
+    """Where the run is. Tasks look at it between two calls."""
+
+    publishing: bool = True
+    draining: bool = False
+    over: bool = False
+    hung: str | None = None
+    rate: float = 1000.0
+    lasts: dict[int, int] = field(default_factory=dict)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        """Less if the run is over before."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ended.wait()
+        except TimeoutError:
+            pass
+
+    def end(self) -> None:
+        self.over = True
+        self.ended.set()

@@ -1,0 +1,95 @@
+"""Cost: what the hot statements touch does not grow with what the log holds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app.storage.cursors import STANDINGS
+from app.storage.leases import SURVEY
+from tests.broker.world import Replica
+
+SEED = """
+    insert into batches (partition_id, base_offset, count, published_at, payloads)
+    select p.id, n * 10 + 1, 10, now(), array_fill('"x"'::bytea, array[10])
+    from partitions p cross join generate_series(0, 4999) n
+"""
+# Pages that the statements of this session have looked at, and rows read by sequential scans.
+SCANNED = "select coalesce(sum(seq_tup_read), 0) from pg_stat_xact_user_tables where relname = 'batches'"
+
+
+@pytest.fixture
+async def seeded(replica: Replica) -> Replica:
+    """Fifty thousand messages in each of two partitions."""
+    await replica.topic(partitions=2)
+    await replica.group()
+    await replica.db.execute(SEED)
+    await replica.db.execute("analyze")
+    return replica
+
+
+@pytest.mark.parametrize(("statement", "of"), [(SURVEY, "array[{}]"), (STANDINGS, "{}")])
+async def test_looking_at_a_group_reads_no_messages(seeded: Replica, statement: str, of: str) -> None:
+    group = await seeded.known()
+    text = statement.replace("$1", of.format(group.id))
+    plan = "\n".join(row[0] for row in await seeded.db.fetch("explain (analyze, buffers, costs off) " + text))
+    assert "Seq Scan on batches" not in plan, plan
+    assert touched(plan) < 100, plan
+
+
+def touched(plan: str) -> int:
+    hit = re.search(r"Buffers: shared (?:hit=(\d+))?(?: ?read=(\d+))?", plan)
+    assert hit is not None, plan
+    return sum(int(pages or 0) for pages in hit.groups())
+
+
+@pytest.mark.parametrize("cursor", [1, 25_000, 49_900])
+async def test_a_claim_and_its_ack_touch_a_few_pages_wherever_the_cursor_is(seeded: Replica, cursor: int) -> None:
+    group = await seeded.known()
+    db = seeded.db
+    (place, _) = [each.partition_id for each in (await seeded.stats()).standings]
+    await db.execute("update cursors set next_offset = $1", cursor)
+    claim = (
+        f"select * from claim({place}, {group.id}, {group.version}, 'me', 50, 1000000, 30000, 'partition', 10000, 2,"
+        " null, null, null, null)"
+    )
+    async with db.transaction() as tx:
+        await tx.fetch("select pg_stat_clear_snapshot()")
+        warming = tx.transaction()
+        await warming.start()
+        await tx.fetch(claim)  # plans, and what the catalog says, are read once in a session
+        await warming.rollback()
+        before = await tx.fetchval(SCANNED)
+        plan = "\n".join(row[0] for row in await tx.fetch("explain (analyze, buffers, costs off) " + claim))
+        (taken,) = await tx.fetch("select id, lower(pending), upper(pending) from leases where group_id = $1", group.id)
+        lease, low, high = taken
+        ack = f"select * from ack({place}, {group.id}, array[{lease}], array['{{[{low},{high})}}'])"
+        ack_plan = "\n".join(row[0] for row in await tx.fetch("explain (analyze, buffers, costs off) " + ack))
+        await tx.fetch("select pg_stat_clear_snapshot()")
+        assert await tx.fetchval(SCANNED) == before
+    assert high - low == 50
+    assert touched(plan) < 400, plan
+    assert touched(ack_plan) < 200, ack_plan
+
+
+async def test_a_batch_costs_a_group_a_handful_of_rows_however_many_messages_it_has(replica: Replica) -> None:
+    await replica.topic()
+    await replica.group(max_in_flight=100_000)
+    await replica.publish(*["x"] * 1000)
+    written = "select sum(n_tup_ins + n_tup_upd + n_tup_del) from pg_stat_user_tables"
+    flush = "select pg_stat_force_next_flush()"
+    await replica.db.execute(flush)
+    connection = await replica.db.connect()
+    try:
+        await connection.execute("select pg_stat_clear_snapshot()")
+        before = await connection.fetchval(written)
+        got = await replica.pull(1000)
+        assert len(got) == 1000
+        assert all(await replica.ack(got))
+        for _ in range(10):
+            await replica.db.execute(flush)
+        after = await connection.fetchval(written)
+    finally:
+        await connection.close()
+    assert after - before <= 4

@@ -1,0 +1,146 @@
+"""Replicas that stop, die or freeze in the middle of deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter, defaultdict
+from typing import Any
+
+import httpx
+
+from tests.misbehaviour import answer, hang, slow
+from tests.push.world import GROUP, World, replicated, saying, text_of, texts
+from tests.receiver import Receiver
+from tests.servers import Server, Servers, wait_until
+
+LEASES = {"LOGPOST_LOCK_TTL_MS": "2000", "LOGPOST_SHUTDOWN_TIMEOUT_MS": "1500"}
+
+
+def world_of(client: httpx.AsyncClient, receiver: Receiver) -> World:
+    return World([client], receiver)
+
+
+async def test_killing_a_replica_loses_nothing_keeps_order_and_repeats_only_what_was_on_the_way(
+    dsn: str, servers: Servers, receiver: Receiver
+) -> None:
+    first = await servers.start(dsn=dsn, env=LEASES)
+    receiver.behave(hang(), when=saying("k:1", "free"), times=2)
+    async with httpx.AsyncClient(base_url=first.url) as client:
+        world = world_of(client, receiver)
+        await world.topic(partitions=2)
+        await world.group(concurrency=10, ordering="key")
+        await world.publish("k:1", "k:2", "l:1", "l:2", "free", "m:1")
+        # Everything else is settled; these two are on the way.
+        await receiver.until(lambda requests: {"k:1", "l:1", "l:2", "free", "m:1"} <= {*texts(requests)})
+
+        async def only_these() -> bool:
+            return bool((await world.stats())["acked"] == 3)
+
+        await wait_until(only_these)
+    killed_at = asyncio.get_running_loop().time()
+    first.kill_tree()
+    second = await servers.start(dsn=dsn, env=LEASES)
+    async with httpx.AsyncClient(base_url=second.url) as client:
+        world = world_of(client, receiver)
+        await world.settled()
+        assert asyncio.get_running_loop().time() - killed_at < 10
+        sent = Counter(texts(receiver.requests))
+        assert sent == {"k:1": 2, "free": 2, "k:2": 1, "l:1": 1, "l:2": 1, "m:1": 1}
+        assert [text for text in texts(receiver.requests) if text.startswith("k")] == ["k:1", "k:1", "k:2"]
+        again = [request for request in receiver.requests if text_of(request) in ("k:1", "free")]
+        # A consumer that dies uses up an attempt, or a message that kills it would go on for ever.
+        assert [request.header("Logpost-Attempt") for request in again] == ["1", "1", "2", "2"]
+
+
+async def test_with_two_replicas_under_load_one_can_be_killed(dsn: str, servers: Servers, receiver: Receiver) -> None:
+    accepted: dict[str, list[int]] = defaultdict(list)
+
+    async def take(talk: Any) -> None:
+        key, _, number = text_of(talk.request).partition(":")
+        await talk.wait(0.003)
+        accepted[key].append(int(number))
+        await answer(200)(talk)
+
+    receiver.behave(take)
+    one, two = await servers.start(dsn=dsn, env=LEASES), await servers.start(dsn=dsn, env=LEASES)
+    async with httpx.AsyncClient(base_url=two.url) as client:
+        world = world_of(client, receiver)
+        await world.topic(partitions=4)
+        await world.group(concurrency=16, ordering="key")
+        for start in range(1, 101, 10):
+            await world.publish(*(f"{key}:{n}" for n in range(start, start + 10) for key in "abcdefgh"))
+        await receiver.received(200)
+        one.kill_tree()
+        await world.settled()
+    for key in "abcdefgh":
+        firsts = [*dict.fromkeys(accepted[key])]
+        assert firsts == [*range(1, 101)]
+    # At most what it had on the way came twice.
+    assert sum(len(numbers) for numbers in accepted.values()) <= 800 + 16 + 16
+
+
+async def test_a_replica_that_froze_does_not_send_what_another_has_by_now(
+    dsn: str, servers: Servers, receiver: Receiver
+) -> None:
+    receiver.behave(slow(1.0), when=saying("k:1"), times=1)
+    first = await servers.start(dsn=dsn, env=LEASES)
+    async with httpx.AsyncClient(base_url=first.url) as client:
+        world = world_of(client, receiver)
+        await world.topic()
+        await world.group(concurrency=10, ordering="key")
+        await world.publish("k:1", "k:2", "k:3")
+        await receiver.received(1)
+    worker = _worker(first)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        second = await servers.start(dsn=dsn, env=LEASES)
+        async with httpx.AsyncClient(base_url=second.url) as client:
+            await world_of(client, receiver).settled()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    await asyncio.sleep(1)
+    assert texts(receiver.requests) == ["k:1", "k:1", "k:2", "k:3"]
+
+
+async def test_a_stop_lets_what_is_on_the_way_end_and_hands_the_rest_back_unspent(dsn: str, receiver: Receiver) -> None:
+    async with replicated(dsn, receiver, 1, lock_ttl_ms=60_000) as world:
+        await world.topic()
+        await world.group(concurrency=10, ordering="key")
+        receiver.behave(slow(0.5), when=saying("k:1"))
+        await world.publish("k:1", "k:2", "k:3")
+        await receiver.received(1)
+    # Settled by the one that stopped, and nothing of what it held back has to wait for its lease.
+    async with replicated(dsn, receiver, 1) as world:
+        await world.settled()
+        assert texts(receiver.requests) == ["k:1", "k:2", "k:3"]
+        assert {request.header("Logpost-Attempt") for request in receiver.requests} == {"1"}
+
+
+async def test_what_does_not_end_within_the_drain_is_handed_back_unspent(dsn: str, receiver: Receiver) -> None:
+    async with replicated(dsn, receiver, 1, lock_ttl_ms=60_000, shutdown_timeout_ms=300) as world:
+        await world.topic()
+        await world.group(concurrency=10, ordering="key")
+        receiver.behave(hang(), times=1)
+        await world.publish("k:1", "k:2")
+        await receiver.received(1)
+    async with replicated(dsn, receiver, 1) as world:
+        await world.settled()
+        assert texts(receiver.requests) == ["k:1", "k:1", "k:2"]
+        assert {request.header("Logpost-Attempt") for request in receiver.requests} == {"1"}
+
+
+async def test_a_slow_request_outlives_many_leases(world: World) -> None:
+    await world.topic()
+    await world.group(concurrency=2)
+    world.receiver.behave(slow(3), when=saying("a"))
+    await world.publish("a", "b")
+    await world.settled()
+    assert sorted(texts(world.receiver.requests)) == ["a", "b"]
+    assert (await world.get(f"{GROUP}/stats"))["acked"] == 2
+
+
+def _worker(server: Server) -> int:
+    (worker,) = server.workers()
+    return worker
