@@ -81,6 +81,7 @@ class Loop:
     async def _pass(self) -> bool:
         """One pass, whatever comes of it. True to go on without a rest."""
         if not self.may_run():
+            self._outages = 0  # whoever may run has to sit it out
             return False
         try:
             more = await self._once()

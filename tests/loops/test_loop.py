@@ -13,6 +13,7 @@ from app import telemetry
 from app.domain.errors import DatabaseUnavailable
 from app.loops.loop import Loop
 from app.loops.supervisor import Supervisor
+from tests.servers import wait_until
 
 LONG_MS = 3_600_000
 
@@ -133,6 +134,29 @@ async def test_a_loop_that_may_not_run_makes_no_pass() -> None:
         assert duty.passes == 0
         allowed = True
         await duty.after(1)
+
+
+async def test_a_duty_that_is_lost_while_the_database_is_away_rests_until_it_is_ours_again() -> None:
+    """It once asked again and again without an await, and nothing else in its process ran any more."""
+    duty = Duty(DatabaseUnavailable("away"))
+    loop = Loop("duty", duty, interval_ms=LONG_MS)
+    asked = 0
+
+    def ours_once() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 100:
+            loop.stop()
+        return asked != 2
+
+    loop.may_run = ours_once
+    async with Supervisor() as supervisor:
+        supervisor.start_loop(loop)
+        await wait_until(lambda: asked >= 2)
+        await asyncio.sleep(0.1)
+        assert asked == 2
+        loop.wake()
+        await duty.after(2)
 
 
 @pytest.mark.parametrize("steps", range(8))
