@@ -111,13 +111,15 @@ async def replica(dsn: str, *, port: int = 0, **settings: Any) -> AsyncIterator[
         running = asyncio.create_task(server.serve(sockets=[listener]))
         await wait_until(lambda: server.started or running.done())
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-            try:
-                yield Replica(app, url, http)
-            finally:
-                app.drain()
-        server.should_exit = True
-        await running
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+                try:
+                    yield Replica(app, url, http)
+                finally:
+                    app.drain()
+        finally:
+            server.should_exit = True
+            await running
 
 
 class Unsignalled(uvicorn.Server):

@@ -132,32 +132,35 @@ async def test_an_extended_delivery_is_left_to_its_client(dsn: str) -> None:
 
 
 async def test_a_key_is_with_one_stream_at_a_time_and_in_order_over_failures(dsn: str) -> None:
-    """Three streams on two replicas, nacks now and then: first acks of each key come in the order of offsets."""
+    """Three streams on two replicas, nacks now and then: whoever gets a message comes after the acks of all before.
+
+    An ack counts from when it is sent: the next of its key may arrive elsewhere before its answer is read here.
+    """
     async with replica(dsn) as one, replica(dsn) as two:
         await one.declare(partitions=2, group={"ordering": "key", "retries": {**QUICK, "max": 100}})
         await one.publish(*(f"k{n % 5}:{n}" for n in range(100)))
-        acked: list[int] = []
+        sent: set[int] = set()
+        acked: set[int] = set()
 
         async def consume(of: Replica, seed: int) -> None:
             async with of.events(STREAM, max=3) as events:
                 async for event in events:
                     message = event.json()
                     number = int(message["message"].partition(":")[2])
+                    assert sent.issuperset(range(number % 5, number, 5)), number
                     if (number + seed + message["attempt"]) % 4 == 0:
                         await of.http.post(f"{BILLING}/nack", json={"ackIds": [message["ackId"]]})
                         continue
+                    sent.add(number)
                     answer = await of.http.post(f"{BILLING}/ack", json={"ackIds": [message["ackId"]]})
                     if answer.status_code == 200:
-                        acked.append(number)
+                        acked.add(number)
 
         async with asyncio.TaskGroup() as tasks:
             consumers = [tasks.create_task(consume(*each)) for each in ((one, 0), (two, 1), (one, 2))]
-            await wait_until(lambda: len(set(acked)) == 100)
+            await wait_until(lambda: len(acked) == 100)
             for each in consumers:
                 each.cancel()
-        for key in range(5):
-            mine = [number for number in acked if number % 5 == key]
-            assert mine == sorted(mine)
 
 
 async def test_a_failed_key_holds_back_only_itself(dsn: str) -> None:
