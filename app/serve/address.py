@@ -9,6 +9,12 @@ from app.settings import variable
 
 # Left alone, Linux takes 4 MB of answers for each client that does not read them, and we notice that much later.
 SEND_BUFFER_BYTES = 256 * 1024
+# A client that vanished without a word: how long what was sent to it may stay unacknowledged, and, where nothing is
+# sent, when it is first asked for a sign of life, how often, and how many times. RFC 5482, RFC 1122 §4.2.3.6.
+UNACKNOWLEDGED_MS = 30_000
+ASK_AFTER_S = 30
+ASK_EVERY_S = 10
+ASK_TIMES = 3
 
 
 class CannotServe(Exception):
@@ -29,8 +35,7 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
         except OSError as error:
             absent = error
             continue
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
+        prepare(listener)
         try:
             listener.bind((name, port, *scope))
         except OSError as error:
@@ -44,6 +49,19 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
     if not sockets:
         raise refused(host, port, absent or OSError("no address"))
     return sockets
+
+
+def prepare(listener: socket.socket) -> None:
+    """Options of a listening socket; its connections inherit them."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS), ("TCP_KEEPIDLE", ASK_AFTER_S), ("TCP_KEEPINTVL", ASK_EVERY_S),
+        ("TCP_KEEPCNT", ASK_TIMES),
+    ):  # fmt: skip
+        if hasattr(socket, name):  # not all of them are everywhere
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def refused(host: str, port: int, error: OSError) -> CannotServe:
