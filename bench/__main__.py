@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from bench import groups, log
+from bench import groups, log, push, streams
 from bench.report import show, write
 
-SUITES = {"log": ("The log", log.run), "groups": ("Consumer groups", groups.run)}
+SUITES = {
+    "log": ("The log", log.run),
+    "groups": ("Consumer groups", groups.run),
+    "push": ("Push", push.run),
+    "streams": ("Streams", streams.run),
+}
 
 
 def main() -> None:

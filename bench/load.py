@@ -15,9 +15,9 @@ from typing import Any
 
 import uvloop
 
+from bench.arrivals import post_over_and_over, receive, watch
 from bench.client import Client, ack_body, ack_ids, payload
-
-Result = dict[str, float]
+from bench.report import Result, percentiles
 
 
 def run(name: str, **options: Any) -> Result:
@@ -56,6 +56,19 @@ async def publish(url: str, path: str, body: str, connections: int, seconds: flo
     elapsed = time.perf_counter() - began
     return {"requests_s": len(latencies) / elapsed, "messages_s": len(latencies) * per_request / elapsed,
             **percentiles(latencies)}  # fmt: skip
+
+
+async def paced(url: str, path: str, rate: float, seconds: float, size: int = 300, keys: int = 50) -> Result:
+    """Publishes ``rate`` messages a second; each says in ``at`` when."""
+    client = await Client.open(url)
+    began = time.perf_counter()
+    note = "x" * (size - 40)
+    for n in range(int(rate * seconds)):
+        await asyncio.sleep(max(began + n / rate - time.perf_counter(), 0))
+        message = {"message": {"at": time.time(), "note": note}, "options": {"partitionKey": f"key-{n % keys}"}}
+        await client.post(f"{path}/messages/batch", json.dumps({"messages": [message]}).encode())
+    client.close()
+    return {"messages": int(rate * seconds)}
 
 
 async def consume(url: str, group: str, wanted: int, consumers: int, seconds: float, work_ms: float = 0) -> Result:
@@ -132,22 +145,16 @@ async def delay(
     return {"messages": len(latencies), **percentiles(latencies)}
 
 
-def percentiles(seconds: list[float]) -> Result:
-    """Milliseconds."""
-    ordered = sorted(seconds) or [0.0]
-    return {
-        name: ordered[min(int(len(ordered) * part), len(ordered) - 1)] * 1000
-        for name, part in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999))
-    }
-
-
 def batch_body(size: int, count: int, keys: int) -> bytes:
     each = payload(size)
     parts = (b'{"message":%b,"options":{"partitionKey":"key-%d"}}' % (each, n % keys) for n in range(count))
     return b'{"messages":[' + b",".join(parts) + b"]}"
 
 
-GENERATORS: Mapping[str, Callable[..., Awaitable[Result]]] = {"publish": publish, "consume": consume, "delay": delay}
+GENERATORS: Mapping[str, Callable[..., Awaitable[Result]]] = {
+    "publish": publish, "paced": paced, "consume": consume, "delay": delay,
+    "watch": watch, "receive": receive, "post": post_over_and_over,
+}  # fmt: skip
 
 
 def main(name: str, options: str) -> None:

@@ -13,6 +13,7 @@ from statistics import median
 import psutil
 
 HERE = Path(__file__).parent
+Result = dict[str, float]  # what a load generator found
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,15 @@ class Line:
 
 def per_second(count: float) -> str:
     return f"{count:,.0f}/s"
+
+
+def percentiles(seconds: list[float]) -> Result:
+    """Milliseconds."""
+    ordered = sorted(seconds) or [0.0]
+    return {
+        name: ordered[min(int(len(ordered) * part), len(ordered) - 1)] * 1000
+        for name, part in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999))
+    }
 
 
 def side_by_side(rounds: int, measured: Callable[[], float], beside: Callable[[], float]) -> tuple[float, float]:

@@ -80,16 +80,34 @@ class Server:
 
     def worker_memory(self) -> int:
         """Bytes resident in the processes that serve requests."""
+        return sum(worker.memory_info().rss for worker in self._workers())
+
+    def worker_cpu(self) -> float:
+        """Seconds of a core that they have used so far."""
+        return sum(sum(worker.cpu_times()[:2]) for worker in self._workers())
+
+    def clients(self) -> int:
+        """Connections they serve."""
+        port = int(self.url.rpartition(":")[2])
+        found = [each for worker in self._workers() for each in worker.net_connections("tcp")]
+        return sum(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in found)
+
+    def _workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
-        return sum(child.memory_info().rss for child in children if "postgres" not in child.name())
+        return [child for child in children if "postgres" not in child.name()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 @contextlib.contextmanager
 def empty_app() -> Iterator[str]:
     """An ASGI callable that reads the body and answers two bytes: what the HTTP server alone can do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-c", EMPTY, str(port)], cwd=ROOT)
     try:
         for _ in range(200):
