@@ -13,6 +13,7 @@ from app.api.paging import Page, PageQuery, page
 from app.api.problems import problems
 from app.api.route import Route, needs
 from app.broker import observe
+from app.broker.doubts import owner_of
 from app.domain.message import message_id
 from app.domain.partition import number_of
 from app.storage.attempts import Attempt, Delivery
@@ -121,5 +122,6 @@ async def message_deliveries(topic: TopicName, messageId: str, parts: TheParts, 
 
 def _label(owner: str | None) -> str | None:
     """What a consumer calls itself; None for one that does not say."""
-    kind, _, label = (owner or "").partition(":")
+    owner = owner_of(owner or "")
+    kind, _, label = owner.partition(":")
     return label if kind == "consumer" else owner if kind in ("push", "stream") else None

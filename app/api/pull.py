@@ -50,7 +50,7 @@ class PullCalls:
         """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and then what was
         claimed has been handed back."""
         request = decoded(await read_body(dict(headers), receive, MAX_BODY), _decoder)
-        demand = Demand(owner_of(request.consumer), request.max, request.max_bytes)
+        demand = Demand(owner_of(request.consumer), request.max, request.max_bytes, is_shared=bool(request.consumer))
         patience = Patience(request.wait_ms)
         pulled = await self._pull((namespace_id, names[0], names[1]), demand, patience, receive)
         if isinstance(pulled, LogpostError):

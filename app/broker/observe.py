@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.broker.doubts import owner_of
 from app.domain.errors import MessageNotFound
 from app.domain.group import Group
 from app.domain.message import parse_message_id, stamp_of
@@ -52,7 +53,7 @@ async def group_stats(db: Database, group: Group) -> GroupStats:
     standings = await cursors.standings(db, group.id)
     async with db.connection() as connection:
         now = await clock(connection)
-    owners = {owner for standing in standings for owner in standing.owners}
+    owners = {owner_of(name) for standing in standings for name in standing.owners}
     waiting = await consumers.waiting(db, group.id)
     endpoint = await endpoints.read(db, group.id) if group.config.delivery.mode == "push" else None
     return GroupStats(group, standings, len(owners | waiting), endpoint, now)

@@ -9,6 +9,7 @@ The hints of a group are kept in its line (broker/line.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from typing import Literal
 
 from app import metrics
 from app.broker.catalog import Catalog, GroupKey
+from app.broker.doubts import Doubts
 from app.broker.line import Line, Patience
 from app.broker.sift import judge
 from app.broker.wakeups import Wakeups
@@ -72,13 +74,14 @@ class Demand:
     """What one consumer wants. ``owner`` names it: claims of the same owner may add to each other.
 
     ``byte_limit`` counts payload bytes; at least one message is always given. None is the group's batchSize and
-    ackTimeoutMs.
+    ackTimeoutMs. ``is_shared``: the same owner may pull from other replicas too.
     """
 
     owner: str
     wanted: int | None = None
     byte_limit: int = DEFAULT_BYTES
     lease_ms: int | None = None
+    is_shared: bool = False
 
 
 class Puller:
@@ -90,6 +93,7 @@ class Puller:
         self._wakeups = wakeups
         self._lines: dict[int, Line] = {}
         self._patient: set[Patience] = set()
+        self._doubts = Doubts()
         self._is_stopping = False
 
     async def pull(self, key: GroupKey, demand: Demand, patience: Patience) -> Pulled:
@@ -153,6 +157,7 @@ class Puller:
 
     async def poll_once(self) -> None:
         """Looks for what no wake-up told of, in one statement for everybody who waits; forgets deserted lines."""
+        self._doubts.forget()
         now = asyncio.get_running_loop().time()
         for line in [*self._lines.values()]:
             if not line.owners and now - line.left_at > IDLE_LINE_S:
@@ -177,11 +182,24 @@ class Puller:
                 await self._claim(taking, hinted)
             if not taking.taken and (must_survey or line.must_survey):
                 return await self._survey(taking)
-        except (Outdated, DatabaseUnavailable):
+        except (Outdated, DatabaseUnavailable) as error:
             if not taking.taken:
+                raise
+            if demand.is_shared and isinstance(error, DatabaseUnavailable):
+                # At another replica it would go on behind what that claim may have taken: it has to be told.
+                await self._give_up(taking)
                 raise
             line.hint(())  # what was taken is leased: it has to be given out before anything else
         return Pulled(group, taking.taken, None)
+
+    async def _give_up(self, taking: Taking) -> None:
+        """Hands back what there is, if it can be: who does not hear of it will not settle it."""
+        for partition_id, claim in ((taken.partition_id, taken.claim) for taken in taking.taken):
+            offsets = [offset for piece in claim.pieces for offset, _ in piece.places()]
+            with contextlib.suppress(DatabaseUnavailable):
+                await leases.hand_back(
+                    self._db, partition_id, taking.group.id, [claim.lease_id] * len(offsets), offsets
+                )
 
     async def _survey(self, taking: Taking) -> Pulled:
         line, group = taking.line, taking.group
@@ -220,11 +238,12 @@ class Puller:
     async def _claim_judged(self, taking: Taking, partition_id: int, lease_ms: int) -> Claim:
         """One claim, repeated while it only moves the cursor over messages that are not for this group."""
         while True:
-            claim = await leases.claim(
-                self._db, partition_id, taking.group, owner=taking.demand.owner, wanted=taking.room,
-                byte_limit=taking.byte_room, lease_ms=lease_ms,
-                judged=await judge(self._db, self._catalog, taking.group, partition_id),
-            )  # fmt: skip
+            judged = await judge(self._db, self._catalog, taking.group, partition_id)
+            with self._doubts.claiming(taking.group.id, taking.demand.owner, lease_ms) as name:
+                claim = await leases.claim(
+                    self._db, partition_id, taking.group, owner=name, wanted=taking.room,
+                    byte_limit=taking.byte_room, lease_ms=lease_ms, judged=judged,
+                )  # fmt: skip
             if claim.outcome != "again":
                 return claim
             if asyncio.get_running_loop().time() >= taking.until:
