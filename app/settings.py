@@ -192,6 +192,8 @@ class Settings(BaseSettings):
             _refuse("root_key", "must have 32 characters or more")
         if self.retries_base_delay_ms > self.retries_max_delay_ms:
             _refuse("retries_base_delay_ms", f"must not exceed {variable('retries_max_delay_ms')}")
+        if self.partitions > self.max_topic_partitions:
+            _refuse("partitions", f"must not exceed {variable('max_topic_partitions')}")
         if self.max_message_bytes > self.max_batch_bytes:
             _refuse("max_message_bytes", f"must not exceed {variable('max_batch_bytes')}")
         if self.max_batch_bytes > self.queue_max_bytes:

@@ -197,7 +197,7 @@ NOTHING_SAID = GroupForm()
     operation_id="declareGroup",
     summary="Declare a group",
     response_model_exclude_unset=True,
-    responses={201: {"model": GroupAnswer, "description": "It is new"}, **problems(404)},
+    responses={201: {"model": GroupAnswer, "description": "It is new"}, **problems(403, 404)},
 )
 @needs("manage")
 async def declare_group(
@@ -210,7 +210,7 @@ async def declare_group(
 ) -> GroupAnswer:
     """Creates the group (201), or changes it to what the body says (200). It keeps its place whatever changes."""
     declared = await configure.declare_group(
-        parts.db, parts.catalog, parts.wakeups, caller.namespace, topic, group, _wanted(form, parts)
+        parts.db, parts.catalog, parts.wakeups, caller.namespace, topic, group, _wanted(form, parts), parts.limits
     )  # fmt: skip
     response.status_code = 201 if declared.created else 200
     return GroupAnswer.of(declared.value)

@@ -218,7 +218,7 @@ class TopicsQuery(PageQuery):
     "/{topic}",
     operation_id="declareTopic",
     summary="Declare a topic",
-    responses={201: {"model": TopicAnswer, "description": "It is new"}, **problems(409)},
+    responses={201: {"model": TopicAnswer, "description": "It is new"}, **problems(403, 409)},
 )
 @needs("manage")
 async def declare_topic(
@@ -238,6 +238,7 @@ def _declaration(form: TopicForm, parts: Parts) -> TopicDeclaration:
         tags=tuple(dict.fromkeys(form.tags)),
         partitions=form.distribution.given().get("partitions"),
         default_partitions=parts.defaults.partitions,
+        limits=parts.limits,
     )
 
 

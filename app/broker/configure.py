@@ -18,11 +18,12 @@ from app.broker.catalog import Catalog
 from app.broker.wakeups import Wakeups
 from app.domain.errors import Fault, FewerPartitions, GroupNotFound, TopicNotFound
 from app.domain.group import Delivery, Group, GroupConfig
+from app.domain.limits import DEFAULT_LIMITS, Limits
 from app.domain.names import Namespace
 from app.domain.partition import partition_id
 from app.domain.position import parse_position
 from app.domain.topic import Topic, TopicConfig
-from app.storage import deletions, endpoints, groups, topics
+from app.storage import deletions, endpoints, groups, namespaces, topics
 from app.storage.database import Database, Tx, clock, on_collision_again
 from app.telemetry import log
 
@@ -52,12 +53,13 @@ class TopicDeclaration:
     tags: Sequence[str] = ()
     partitions: int | None = None
     default_partitions: int = 1
+    limits: Limits = DEFAULT_LIMITS
 
 
 async def declare_topic(
     db: Database, catalog: Catalog, namespace: Namespace, name: str, declaration: TopicDeclaration
 ) -> Declared[Topic]:
-    """Makes the topic, or changes it. Raises FewerPartitions, and whatever ``declaration.config`` raises."""
+    """Makes the topic, or changes it. Raises FewerPartitions, LimitReached, and what ``config`` raises."""
 
     async def attempt() -> Declared[Topic]:
         async with db.transaction() as tx:
@@ -99,8 +101,9 @@ async def declare_group(
     topic_name: str,
     name: str,
     wanted: WantedGroup,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Declared[Group]:
-    """Makes the group, or changes it. Raises TopicNotFound, and whatever ``wanted`` raises."""
+    """Makes the group, or changes it. Raises TopicNotFound, LimitReached, and whatever ``wanted`` raises."""
 
     async def attempt() -> Declared[Group]:
         async with db.transaction() as tx:
@@ -110,6 +113,7 @@ async def declare_group(
                 raise TopicNotFound.named(topic_name)
             present = await groups.lock_group(tx, topic.id, name)
             if present is None:
+                limits.check_groups(1 + await groups.count_groups(tx, topic.id))
                 return Declared(await _create_group(tx, topic, name, wanted(None)), created=True)
             return Declared(await _change_group(tx, present, wanted(present.config)), created=False)
 
@@ -148,14 +152,14 @@ async def remove_deleted_once(db: Database, *, pieces: int) -> int:
 
 
 async def _create_topic(tx: Tx, namespace: Namespace, name: str, declaration: TopicDeclaration) -> Topic:
+    config = declaration.config(None)
+    partitions = declaration.partitions or declaration.default_partitions
+    topics_there, partitions_there = await namespaces.lock_and_count(tx, namespace.id)
+    declaration.limits.check_topics(topics_there + 1)
+    declaration.limits.check_partitions(partitions, partitions_there + partitions)
     topic = await topics.insert_topic(
-        tx,
-        namespace.id,
-        name,
-        config=declaration.config(None),
-        tags=declaration.tags,
-        partitions=declaration.partitions or declaration.default_partitions,
-    )
+        tx, namespace.id, name, config=config, tags=declaration.tags, partitions=partitions
+    )  # fmt: skip
     await topics.insert_partitions(tx, topic.id, range(topic.partitions), topic.version)
     log.info("topic_created", topic=name, partitions=topic.partitions)
     return topic
@@ -169,6 +173,9 @@ async def _change_topic(tx: Tx, present: Topic, declaration: TopicDeclaration) -
     config = declaration.config(present.config)
     if (config, tuple(declaration.tags), partitions) == (present.config, present.tags, present.partitions):
         return present
+    if partitions > present.partitions:
+        _, there = await namespaces.lock_and_count(tx, present.namespace_id)
+        declaration.limits.check_partitions(partitions, there + partitions - present.partitions)
 
     topic = await topics.update_topic(tx, present.id, config=config, tags=declaration.tags, partitions=partitions)
     group_ids = await groups.lock_groups(tx, topic.id)

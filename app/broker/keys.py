@@ -106,7 +106,7 @@ async def create_key(
         name=name, rights=rights, patterns=patterns, expires_at=expires_at, most=most,
     )  # fmt: skip
     if kept is None:
-        raise LimitReached.of("keys", most)
+        raise LimitReached.of("keys", most, "LOGPOST_MAX_KEYS")
     return made, kept
 
 

@@ -106,8 +106,10 @@ class LimitReached(Forbidden):
     code = "limit_reached"
 
     @classmethod
-    def of(cls, what: str, most: int) -> LimitReached:
-        return cls(f"There are {most} {what} already, which is the limit.", [Fault(f"at most {most}", what)])
+    def of(cls, what: str, most: int, setting: str) -> LimitReached:
+        """``setting``: the one that raises the limit, for whoever runs the server."""
+        reason = f"at most {most} {what} are allowed ({setting})"
+        return cls(f"There are as many {what} as may be: {reason}.", [Fault(reason)])
 
 
 class NotFound(LogpostError):

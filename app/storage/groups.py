@@ -80,6 +80,15 @@ async def lock_groups(tx: Tx, topic_id: int) -> list[int]:
     return [row["id"] for row in await tx.fetch(LOCK_ALL, topic_id)]
 
 
+COUNT = "select count(*) from groups where topic_id = $1"
+
+
+async def count_groups(tx: Tx, topic_id: int) -> int:
+    """Lock the topic first: then it stays so until this transaction ends."""
+    count: int = await tx.fetchval(COUNT, topic_id)
+    return count
+
+
 INSERT = f"""
 with g as (
     insert into groups (topic_id, name, config) values ($1, $2, $3) returning *)
