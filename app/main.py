@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -55,6 +56,9 @@ from app.webhook.send import Sender
 
 # How often it is written down which keys were used.
 KEY_USE_INTERVAL_MS = 5000
+# How often streams ask whether their key is still one. With Keyring's STALE_S, for streams opened meanwhile, five
+# seconds at most.
+STREAM_KEYS_INTERVAL_MS = 800
 
 
 class Served:
@@ -162,6 +166,8 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sen
     start_streams(supervisor, parts.feeds, parts.windows)
     supervisor.start_loop(poll_loop(parts.puller, parts.wakeups, interval_ms=settings.poll_interval_ms))
     supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
+    ended = partial(parts.streams.end_revoked_once, parts.gate.keyring)
+    supervisor.start_loop(Loop("stream_keys", ended, interval_ms=STREAM_KEYS_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
     shared = Pushing(
         parts.db, parts.catalog, parts.puller, parts.settler, sender, replica.id, lease_ms=settings.lock_ttl_ms

@@ -51,6 +51,11 @@ class Caller:
         return ROOT if self.key is None else self.key.id
 
     @property
+    def prefix(self) -> str | None:
+        """Of the caller's key."""
+        return None if self.key is None else self.key.prefix
+
+    @property
     def patterns(self) -> tuple[str, ...]:
         """Of the topics the caller may see."""
         return (EVERYTHING,) if self.key is None else self.key.patterns
@@ -110,11 +115,11 @@ class Gate:
             return Caller(key.namespace, key)
         return Caller(key.namespace, key, elsewhere=_is_elsewhere(found, key.namespace))
 
-    async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> int:
-        """The namespace's id of a caller who has ``scope``. Raises Unauthorized, Forbidden."""
+    async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> Caller:
+        """A caller who has ``scope``. Raises Unauthorized, Forbidden."""
         caller = await self.authenticate(headers)
         caller.require(scope, topic)
-        return caller.namespace.id
+        return caller
 
     async def namespace_id(self, scope: MutableMapping[str, Any], right: Scope, topic: str) -> int:
         """For the fast lane: the id of the caller's namespace. Raises Unauthorized, Forbidden."""

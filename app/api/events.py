@@ -22,7 +22,8 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.domain.errors import LogpostError
+from app.broker.keys import Keyring
+from app.domain.errors import LogpostError, Unauthorized
 from app.telemetry import log
 
 CONTENT_TYPE = "text/event-stream"
@@ -61,6 +62,14 @@ class Source(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Who opened a stream, by a key or a ticket. ``key``: the prefix of that key, None for the root key."""
+
+    namespace_id: int
+    key: str | None = None
+
+
 class Streams:
     """Every stream of this process."""
 
@@ -72,18 +81,34 @@ class Streams:
         for stream in tuple(self.open):
             stream.source.drain()
 
+    async def end_revoked_once(self, keyring: Keyring) -> bool:
+        """Ends the streams whose key was revoked or has expired. False: there is never more to do at once."""
+        held = {stream.opener.key for stream in self.open}
+        ended = await keyring.ended({key for key in held if key is not None})
+        for stream in tuple(self.open):
+            if stream.opener.key in ended:
+                stream.cut(Unauthorized("The key that opened this stream was revoked or has expired."))
+        return False
+
 
 class EventStream(Response):
     media_type = CONTENT_TYPE
 
-    def __init__(self, source: Source, streams: Streams) -> None:
+    def __init__(self, source: Source, streams: Streams, opener: Opener) -> None:
         self.source = source
+        self.opener = opener
         self.status_code = 200
         self.background = None
         self._streams = streams
         self._is_gone = False
         self._is_writing = False
         self._wrote_at = 0.0
+        self._cut: LogpostError | None = None
+
+    def cut(self, error: LogpostError) -> None:
+        """Ends it with this problem, after the chunk under way: nothing more is read for it."""
+        self._cut = error
+        self.source.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         life, loop = self._streams.life, asyncio.get_running_loop()
@@ -116,6 +141,10 @@ class EventStream(Response):
                     await self._write(send, chunk)
                     if self._is_gone:
                         return
+                    if self._cut is not None:
+                        break
+            if self._cut is not None:
+                raise self._cut
         except Exception as error:
             if not isinstance(error, LogpostError):
                 log.exception("stream_failed")

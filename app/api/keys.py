@@ -148,5 +148,5 @@ async def get_key(key_id: KeyId, parts: TheParts) -> KeyAnswer:
 )  # fmt: skip
 @root_only
 async def revoke_key(key_id: KeyId, parts: TheParts) -> None:
-    """For good. Every replica refuses it within five seconds; streams that it opened end within a minute."""
+    """For good. Every replica refuses it within five seconds, and ends the streams that it opened."""
     await keys.revoke_key(parts.db, parts.gate.keyring, key_id)

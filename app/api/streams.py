@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import GroupName, TheParts, TopicName, parts_of
-from app.api.events import CONTENT_TYPE, EventStream, Trouble
+from app.api.events import CONTENT_TYPE, EventStream, Opener, Trouble
 from app.api.frames import delivered_frames
 from app.api.problems import problems
 from app.api.pull import owner_of
@@ -38,24 +38,24 @@ KEYS_IN_URLS = ("access_token", "api_key", "apikey", "auth", "authorization", "k
 
 
 class StreamRoute(APIRoute):
-    """Lets in who has a key, or a ticket. ``request.state.namespace_id`` is then where they are."""
+    """Lets in who has a key, or a ticket. ``request.state.opener`` is then who it was."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
             try:
-                request.state.namespace_id = await _admitted(request)
+                request.state.opener = await _admitted(request)
                 return await answer(request)
             except Unavailable as error:
                 if CONTENT_TYPE not in request.headers.get("accept", ""):
                     raise
-                return EventStream(Trouble(error), parts_of(request).streams)
+                return EventStream(Trouble(error), parts_of(request).streams, Opener(0))
 
         return guarded
 
 
-async def _admitted(request: Request) -> int:
+async def _admitted(request: Request) -> Opener:
     for name in request.query_params:
         if name.lower() in KEYS_IN_URLS:
             raise Unauthorized(
@@ -65,8 +65,10 @@ async def _admitted(request: Request) -> int:
     parts = parts_of(request)
     topic, group = request.path_params["topic"], request.path_params.get("group")
     if (ticket := request.query_params.get("ticket")) is not None:
-        return await redeem_ticket(parts.db, ticket, topic, group)
-    return await parts.gate.admit(request.scope["headers"], "consume", topic)
+        redeemed = await redeem_ticket(parts.db, ticket, topic, group)
+        return Opener(redeemed.namespace_id, redeemed.key)
+    caller = await parts.gate.admit(request.scope["headers"], "consume", topic)
+    return Opener(caller.namespace.id, caller.prefix)
 
 
 router = APIRouter(prefix="/v1/topics/{topic}", route_class=StreamRoute)
@@ -113,13 +115,13 @@ async def stream_topic(
     `gap` with the offsets that are not retained any more; `problem`, and then the end. The id of an event is a
     position in all partitions: a client that comes back with it as `Last-Event-ID` gets what follows, and nothing
     twice."""
-    known = await parts.catalog.topic(request.state.namespace_id, topic)
+    known = await parts.catalog.topic(request.state.opener.namespace_id, topic)
     if known.partitions > MAX_PARTITIONS:
         raise InvalidField.of("topic", f"has more than {MAX_PARTITIONS} partitions; it can be browsed, not streamed")
     partition_ids(known, query.partition)
     selection = Selection(query.partition, None if query.filter is None else _filter(query.filter))
     follower = await open_follower(parts.db, parts.feeds, known, _start(request, query), selection)
-    return EventStream(follower, parts.streams)
+    return EventStream(follower, parts.streams, request.state.opener)
 
 
 @router.get(
@@ -134,14 +136,14 @@ async def stream_group(
     back. `Last-Event-ID` acks nothing."""
     if parts.feeds.is_stopped:
         raise ShuttingDown("This replica is stopping; another one answers.")
-    key = (request.state.namespace_id, topic, group)
+    key = (request.state.opener.namespace_id, topic, group)
     known = await parts.catalog.group(*key)
     size = query.max or known.config.batch_size
     owner = owner_of(query.consumer) if query.consumer else f"stream:{secrets.token_hex(8)}"
     source = GroupStream(
         parts.puller, parts.windows, key=key, group=known, owner=owner, size=size, encode=delivered_frames
     )
-    return EventStream(source, parts.streams)
+    return EventStream(source, parts.streams, request.state.opener)
 
 
 def _start(request: Request, query: TopicStreamQuery) -> Position | Bookmark:

@@ -7,6 +7,7 @@ from datetime import datetime
 from fastapi import APIRouter
 from pydantic import Field
 
+from app.api.auth import Caller
 from app.api.dependencies import TheCaller, TheParts
 from app.api.documents import Answer, Form
 from app.api.problems import problems
@@ -43,5 +44,9 @@ async def create_ticket(form: TicketForm, parts: TheParts, caller: TheCaller) ->
         await parts.catalog.topic(caller.namespace.id, form.topic)
     else:
         await parts.catalog.group(caller.namespace.id, form.topic, check_name("group", form.group))
-    text, expires_at = await issue_ticket(parts.db, Ticket(caller.namespace.id, form.topic, form.group))
+    text, expires_at = await issue_ticket(parts.db, _ticket(form, caller))
     return TicketAnswer(ticket=text, expires_at=expires_at)
+
+
+def _ticket(form: TicketForm, caller: Caller) -> Ticket:
+    return Ticket(caller.namespace.id, form.topic, form.group, caller.prefix)

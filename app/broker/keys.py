@@ -2,7 +2,7 @@
 
 A key that was found good is believed for FRESH_S, then looked up again by the first who presents it; the others go on
 meanwhile, at most until STALE_S. So a key that was revoked, or has expired, is refused everywhere within STALE_S, and
-a call costs a hash and a look into a dictionary.
+a call costs a hash and a look into a dictionary. What outlives a call, a stream, asks ``ended`` now and then.
 """
 
 from __future__ import annotations
@@ -80,6 +80,16 @@ class Keyring:
         """It is looked up before it is believed again, in this process."""
         for digest in [digest for digest, known in self._known.items() if known.key.prefix == prefix]:
             del self._known[digest]
+
+    async def ended(self, prefixes: set[str]) -> set[str]:
+        """Those of these prefixes whose keys were revoked or have expired. Calls with them are refused from now on.
+        Raises DatabaseUnavailable."""
+        if not prefixes:
+            return set()
+        ended = prefixes - await keys.still_valid(self._db, sorted(prefixes))
+        for prefix in ended:
+            self.forget(prefix)
+        return ended
 
     async def note_used_once(self) -> bool:
         """Writes down which keys were used since the last time. False: there is never more to do at once."""

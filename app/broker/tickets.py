@@ -21,12 +21,12 @@ async def issue_ticket(db: Database, ticket: Ticket) -> tuple[str, datetime]:
     return text, await tickets.issue(db, _digest(text), ticket, LIFETIME_S)
 
 
-async def redeem_ticket(db: Database, text: str, topic: str, group: str | None) -> int:
-    """The id of the namespace it leads into. Raises Unauthorized; the ticket is used up in any case."""
+async def redeem_ticket(db: Database, text: str, topic: str, group: str | None) -> Ticket:
+    """The ticket of that text. Raises Unauthorized; the ticket is used up in any case."""
     ticket = await tickets.redeem(db, _digest(text))
     if ticket is None or (ticket.topic, ticket.group) != (topic, group):
         raise Unauthorized("This ticket was used, has expired, or is not for this stream.")
-    return ticket.namespace_id
+    return ticket
 
 
 def _digest(text: str) -> bytes:

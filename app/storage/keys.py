@@ -93,6 +93,17 @@ async def read_valid(db: Database, prefix: str) -> tuple[bytes, Key] | None:
     return None if row is None else (row["digest"], _key(row))
 
 
+STILL_VALID = """
+select prefix from keys
+where prefix = any ($1::text[]) and (expires_at is null or expires_at > clock_timestamp())
+"""
+
+
+async def still_valid(db: Database, prefixes: Sequence[str]) -> set[str]:
+    """Those of these prefixes whose keys were neither revoked nor have expired."""
+    return {row["prefix"] for row in await db.fetch(STILL_VALID, prefixes)}
+
+
 DELETE = "delete from keys where prefix = $1 returning true"
 
 

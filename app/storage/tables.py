@@ -295,4 +295,5 @@ stream_tickets = Table(
     required("topic", Text),
     Column("group_name", Text),
     required("expires_at", TIME),
+    Column("key_prefix", Text),
 )  # fmt: skip

@@ -1,0 +1,113 @@
+"""What a stream may outlive, and what it may not: its key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from httpx_sse import ServerSentEvent
+
+from tests.security.conftest import ALL, OURS, ROOT_KEY, bearer
+from tests.stream.replicas import BILLING, ORDERS, Replica, replica, take, texts
+
+EARLIEST = {"from": "earliest"}
+TARGETS = pytest.mark.parametrize(("target", "start"), [(f"{ORDERS}/stream", EARLIEST), (f"{BILLING}/stream", {})])
+HERE = {"logpost-project": OURS, "logpost-environment": "live"}
+
+
+@pytest.fixture
+async def pair(dsn: str) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Two replicas that want keys; their own clients present the root key."""
+    async with AsyncExitStack() as stack:
+        one, two = [await stack.enter_async_context(replica(dsn, root_key=ROOT_KEY)) for _ in range(2)]
+        for each in (one, two):
+            each.http.headers.update(bearer(ROOT_KEY) | HERE)
+        await one.declare(group={})
+        yield one, two
+
+
+async def key_of(of: Replica) -> dict[str, Any]:
+    key: dict[str, Any] = await of.send("POST", "/v1/keys", {"name": "reader", "scopes": list(ALL)})
+    return key
+
+
+async def end_of(events: AsyncIterator[ServerSentEvent]) -> Any:
+    """The problem a stream ends with; it may say where it is before."""
+    async with asyncio.timeout(5):
+        rest = [event async for event in events if event.event != "position"]
+    assert [event.event for event in rest] == ["problem"]
+    return rest[0].json()
+
+
+@TARGETS
+async def test_s56_a_stream_ends_within_five_seconds_of_the_end_of_its_key(
+    pair: tuple[Replica, Replica], target: str, start: dict[str, str]
+) -> None:
+    one, two = pair
+    await one.publish("1")
+    key = await key_of(one)
+    two.http.headers.update(bearer(key["key"]))
+    async with two.events(target, **start) as events:
+        assert texts(await take(events, 1)) == ["1"]
+        await one.send("DELETE", f"/v1/keys/{key['id']}")
+        revoked = time.monotonic()
+        problem = await end_of(events)
+        assert time.monotonic() - revoked < 5
+    assert (problem["code"], problem["status"]) == ("unauthorized", 401)
+    await two.send("GET", target, status=401)
+
+
+async def test_s56_what_the_ended_stream_held_is_delivered_to_others_at_once(pair: tuple[Replica, Replica]) -> None:
+    one, two = pair
+    await one.publish("k:1", "k:2")
+    key = await key_of(one)
+    two.http.headers.update(bearer(key["key"]))
+    async with two.events(f"{BILLING}/stream") as events:
+        await take(events, 2)
+        await one.send("DELETE", f"/v1/keys/{key['id']}")
+        await end_of(events)
+    pulled = await one.send("POST", f"{BILLING}/pull", {"waitMs": 5000})
+    assert [(each["message"], each["attempt"]) for each in pulled["messages"]] == [("k:1", 1), ("k:2", 1)]
+
+
+@TARGETS
+async def test_s56_an_expired_key_ends_its_streams_and_nobody_elses(
+    pair: tuple[Replica, Replica], dsn: str, target: str, start: dict[str, str]
+) -> None:
+    one, two = pair
+    await one.publish("1")
+    key = await key_of(one)
+    async with one.events(f"{ORDERS}/stream", **EARLIEST) as others:
+        assert texts(await take(others, 1)) == ["1"]
+        two.http.headers.update(bearer(key["key"]))
+        async with two.events(target, **start) as events:
+            await take(events, 1)
+            database = await asyncpg.connect(dsn)
+            await database.execute("update keys set expires_at = now()")
+            await database.close()
+            assert (await end_of(events))["code"] == "unauthorized"
+        await one.publish("2")
+        assert texts(await take(others, 1)) == ["2"]
+
+
+async def test_s56_a_stream_opened_by_a_ticket_ends_with_the_key_that_asked_for_it(
+    pair: tuple[Replica, Replica],
+) -> None:
+    one, two = pair
+    await one.publish("1")
+    key = await key_of(one)
+    two.http.headers.update(bearer(key["key"]))
+    used, unused = [
+        (await two.send("POST", "/v1/stream-tickets", {"topic": "orders"}))["ticket"] for _ in range(2)
+    ]  # fmt: skip
+    del two.http.headers["authorization"]
+    async with two.events(f"{ORDERS}/stream", ticket=used, **EARLIEST) as events:
+        assert texts(await take(events, 1)) == ["1"]
+        await one.send("DELETE", f"/v1/keys/{key['id']}")
+        assert (await end_of(events))["code"] == "unauthorized"
+    await two.send("GET", f"{ORDERS}/stream?ticket={unused}", status=401)
