@@ -26,6 +26,7 @@ test: lint ## everything that has to hold: style, types, contracts, the API docu
 lint: $(STAMP) ## style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -r -c pyproject.toml app
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
