@@ -12,6 +12,7 @@ declare
     part_ids bigint[];
     part_hits int8multirange[];
     part_deferrals bigint[];
+    copied int8multirange;
     is_freed boolean;
 begin
     if cardinality(lease_ids) > 1 then  -- in one order everywhere, or two of these could wait for each other
@@ -43,6 +44,22 @@ begin
     deferrals := coalesce(deferrals, '{}') || coalesce(part_deferrals, '{}');
     ids := coalesce(ids, '{}') || coalesce(part_ids, '{}');
     hits := coalesce(hits, '{}') || coalesce(part_hits, '{}');
+    if cardinality(ids) > 0
+       and exists (select from hooks h where h.topic_id = p >> 16 and h.event = 'acked' and h.group_id = 0) then
+        with own as (  -- the log may not have these any more
+            insert into announcements (partition_id, group_id, event, at, offsets, key, meta, published_at)
+            select p, g, 'acked', t, int8multirange(int8range(d."offset", d."offset" + 1)), d.key, d.meta,
+                   d.published_at
+            from deferred d
+            join unnest(ids, hits) s (id, offsets) on d.lease_id = s.id and s.offsets @> d."offset"
+            where d.partition_id = p and d.group_id = g and d.lease_id = any (deferrals) and d.payload is not null
+            returning offsets)
+        select coalesce(range_agg(r), '{}') into copied from own cross join lateral unnest(own.offsets) r;
+        insert into announcements (partition_id, group_id, event, at, offsets)
+        select p, g, 'acked', t, range_agg(r) - copied
+        from unnest(hits) h (part) cross join lateral unnest(h.part) r
+        having not range_agg(r) <@ copied;
+    end if;
     if cardinality(deferrals) > 0 then
         delete from deferred d
         using unnest(ids, hits) s (id, offsets)

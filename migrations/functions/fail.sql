@@ -47,6 +47,16 @@ begin
     where d.partition_id = p and d.group_id = g and d."offset" = any (failed);
 
     if exhausted is not null then
+        if exists (select from hooks h
+                   where h.topic_id = p >> 16 and h.event = 'dead' and h.group_id in (0, g)) then
+            insert into announcements
+                (partition_id, group_id, event, at, offsets, key, meta, published_at, error)
+            select p, g, 'dead', t, int8multirange(int8range(d."offset", d."offset" + 1)), d.key,
+                   coalesce(d.meta, m.meta), coalesce(d.published_at, m.published_at), d.error
+            from deferred d
+            left join envelopes_at(p, exhausted) m on m."offset" = d."offset"
+            where d.partition_id = p and d.group_id = g and d."offset" = any (exhausted);
+        end if;
         perform bury(p, g, t, exhausted, (config -> 'deadLetter' ->> 'enabled')::boolean);
     end if;
     if retried is not null and config ->> 'ordering' <> 'none' then
