@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 import msgspec
 
 from app.broker.catalog import Catalog
+from app.broker.hooks import drop_hooks, keep_group_hook, keep_topic_hooks
 from app.broker.wakeups import Wakeups
 from app.domain.errors import Fault, FewerPartitions, GroupNotFound, TopicNotFound
-from app.domain.group import Delivery, Group, GroupConfig
+from app.domain.group import Group, GroupConfig
 from app.domain.limits import DEFAULT_LIMITS, Limits
 from app.domain.names import Namespace
 from app.domain.partition import partition_id
@@ -83,6 +83,7 @@ async def delete_topic(db: Database, catalog: Catalog, namespace: Namespace, nam
                 raise TopicNotFound.named(name)
             group_ids = await groups.lock_groups(tx, topic.id)
             await topics.lock_partitions(tx, topic.id)
+            await drop_hooks(tx, topic.id)
             await groups.delete_groups(tx, group_ids)
             await topics.delete_partitions(tx, topic.id)
             await topics.delete_topic(tx, topic.id)
@@ -115,7 +116,7 @@ async def declare_group(
             if present is None:
                 limits.check_groups(1 + await groups.count_groups(tx, topic.id))
                 return Declared(await _create_group(tx, topic, name, wanted(None)), created=True)
-            return Declared(await _change_group(tx, present, wanted(present.config)), created=False)
+            return Declared(await _change_group(tx, topic, present, wanted(present.config)), created=False)
 
     declared = await on_collision_again(attempt)
     catalog.forget_group(namespace.id, topic_name, name)
@@ -135,6 +136,7 @@ async def delete_group(db: Database, catalog: Catalog, namespace: Namespace, top
             group = await groups.lock_group(tx, topic.id, name)
             if group is None:
                 raise GroupNotFound.named(topic_name, name)
+            await drop_hooks(tx, topic.id, group.id)
             await groups.delete_groups(tx, [group.id])
 
     await on_collision_again(attempt)
@@ -161,6 +163,7 @@ async def _create_topic(tx: Tx, namespace: Namespace, name: str, declaration: To
         tx, namespace.id, name, config=config, tags=declaration.tags, partitions=partitions
     )  # fmt: skip
     await topics.insert_partitions(tx, topic.id, range(topic.partitions), topic.version)
+    await keep_topic_hooks(tx, topic)
     log.info("topic_created", topic=name, partitions=topic.partitions)
     return topic
 
@@ -187,6 +190,7 @@ async def _change_topic(tx: Tx, present: Topic, declaration: TopicDeclaration) -
         await groups.bump_versions(tx, group_ids)
         await groups.tell_cursors(tx, group_ids)
         await groups.insert_cursors_of_new(tx, topic.id, added)
+    await keep_topic_hooks(tx, topic)
     log.info("topic_changed", topic=topic.name, version=topic.version, partitions=partitions)
     return topic
 
@@ -196,12 +200,13 @@ async def _create_group(tx: Tx, topic: Topic, name: str, config: GroupConfig) ->
     await topics.lock_partitions(tx, topic.id)
     group = await groups.insert_group(tx, topic.id, name, config)
     await groups.insert_cursors(tx, group, start)
+    await keep_group_hook(tx, topic, group)
     log.info("group_created", topic=topic.name, group=name)
     return group
 
 
-async def _change_group(tx: Tx, present: Group, wanted: GroupConfig) -> Group:
-    delivery = _with_previous_secret(wanted.delivery, present.config.delivery, await clock(tx))
+async def _change_group(tx: Tx, topic: Topic, present: Group, wanted: GroupConfig) -> Group:
+    delivery = wanted.delivery.replacing(present.config.delivery, await clock(tx))
     config = msgspec.structs.replace(wanted, delivery=delivery)
     if config == present.config:
         return present
@@ -209,16 +214,6 @@ async def _change_group(tx: Tx, present: Group, wanted: GroupConfig) -> Group:
         await endpoints.forget(tx, [present.id])
     group = await groups.update_group(tx, present.id, config)
     await groups.tell_cursors(tx, [group.id])
+    await keep_group_hook(tx, topic, group)
     log.info("group_changed", topic=group.topic, group=group.name, version=group.version)
     return group
-
-
-def _with_previous_secret(wanted: Delivery, present: Delivery, now: datetime) -> Delivery:
-    """A secret that is replaced signs on for the overlap, so that receivers need not change at the same moment."""
-    if wanted.secret == present.secret:
-        previous, until = present.previous_secret, present.previous_secret_until
-    elif wanted.secret is not None and present.secret is not None and wanted.secret_overlap_ms > 0:
-        previous, until = present.secret, now + timedelta(milliseconds=wanted.secret_overlap_ms)
-    else:
-        previous, until = None, None
-    return msgspec.structs.replace(wanted, previous_secret=previous, previous_secret_until=until)

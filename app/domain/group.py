@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -11,7 +11,10 @@ Ordering = Literal["partition", "key", "none"]
 
 
 class Delivery(msgspec.Struct, frozen=True, rename="camel"):
-    """Pull, or push to ``url``. ``previous_secret`` signs too until ``previous_secret_until`` (ISO 8601)."""
+    """Pull, or push to ``url``. ``previous_secret`` signs too until ``previous_secret_until`` (ISO 8601).
+
+    The format ``hook`` is for the logs of hooks only (domain/hook.py): nothing but the event, which is the message.
+    """
 
     mode: Literal["pull", "push"] = "pull"
     url: str | None = None
@@ -20,7 +23,18 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel"):
     secret_overlap_ms: int = 24 * 60 * 60 * 1000
     previous_secret: str | None = None
     previous_secret_until: datetime | None = None
-    format: Literal["raw", "cloudevents-binary", "cloudevents-structured"] = "raw"
+    format: Literal["raw", "cloudevents-binary", "cloudevents-structured", "hook"] = "raw"
+
+    def replacing(self, present: Delivery, now: datetime) -> Delivery:
+        """This in place of ``present``: a secret that is replaced signs on for the overlap, so that receivers need not
+        change at the same moment."""
+        if self.secret == present.secret:
+            previous, until = present.previous_secret, present.previous_secret_until
+        elif self.secret is not None and present.secret is not None and self.secret_overlap_ms > 0:
+            previous, until = present.secret, now + timedelta(milliseconds=self.secret_overlap_ms)
+        else:
+            previous, until = None, None
+        return msgspec.structs.replace(self, previous_secret=previous, previous_secret_until=until)
 
 
 class Retries(msgspec.Struct, frozen=True, rename="camel"):

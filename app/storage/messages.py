@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.message import Message, NewMessage, meta_of
-from app.storage.database import Connection, Database
+from app.storage.database import Connection, Database, Tx
 from app.storage.idempotency import OnceKey
 
 # A row holds at most this many messages (the table checks it) and about this many bytes.
@@ -88,12 +88,12 @@ class Appended:
 APPEND = "select base_offset, published_at from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 
 
-async def append(connection: Connection, rows: Iterable[Row]) -> list[Appended]:
+async def append(tx: Tx, rows: Iterable[Row]) -> list[Appended]:
     """Appends the rows in the order given, all in one transaction and one round trip.
 
     Raises what the function raises: LP404, LP412, 23505 (see migrations/functions/append.sql).
     """
-    results = await connection.fetchmany(APPEND, [row.arguments() for row in rows])
+    results = await tx.fetchmany(APPEND, [row.arguments() for row in rows])
     return [Appended(base_offset, published_at) for base_offset, published_at in results]
 
 
