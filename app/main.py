@@ -41,6 +41,7 @@ from app.domain.errors import ShuttingDown
 from app.domain.group import DeadLetters, GroupConfig, Retries
 from app.domain.limits import Limits
 from app.domain.topic import Idempotency, Retention, TopicConfig
+from app.loops.announce import announce_loop
 from app.loops.duties import Pace, start_duties
 from app.loops.elect import this_replica
 from app.loops.loop import Loop
@@ -169,6 +170,7 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sen
     ended = partial(parts.streams.end_revoked_once, parts.gate.keyring)
     supervisor.start_loop(Loop("stream_keys", ended, interval_ms=STREAM_KEYS_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
+    supervisor.start_loop(announce_loop(parts.db, parts.wakeups))
     shared = Pushing(
         parts.db, parts.catalog, parts.puller, parts.settler, sender, replica.id, lease_ms=settings.lock_ttl_ms
     )

@@ -44,6 +44,11 @@ trimmed = _messages.labels("trimmed")
 purged = _messages.labels("purged")
 repaired = _messages.labels("repaired")
 
+_hooks = Counter("logpost_hooks", "Events that hooks took, and those that were given up.", ["outcome"],
+                 registry=REGISTRY)  # fmt: skip
+hook_taken = _hooks.labels("taken")
+hook_given_up = _hooks.labels("given_up")
+
 _operations = Counter("logpost_operations", "Calls that changed where or whether a group reads.", ["verb"],
                       registry=REGISTRY)  # fmt: skip
 seek = _operations.labels("seek")

@@ -27,6 +27,9 @@ class Wakeups:
     def __init__(self) -> None:
         self.listening = False  # kept by loops/listen.py: while true, hints of other replicas arrive
         self.outgoing = asyncio.Event()
+        # Topics of which hooks are told, and what is called when something of them may have to be (broker/announce.py).
+        self.hooked: frozenset[int] = frozenset()
+        self.tell_hooks: Callable[[], None] = lambda: None
         self._published: set[int] = set()
         self._freed: set[tuple[int, int]] = set()
         self._by_topic: dict[int, set[Listener]] = {}
@@ -39,6 +42,7 @@ class Wakeups:
         self._published.update(partition_ids)
         self.outgoing.set()
         self._tell_topics(partition_ids)
+        self._hint_hooks(partition_ids)
 
     def freed(self, group_id: int, partition_ids: Iterable[int]) -> None:
         """Something of a group has become claimable there: it was settled, resumed, moved or brought back."""
@@ -51,6 +55,7 @@ class Wakeups:
         """These deliveries have ended, by this process. Only told here: others see it in storage."""
         for listener in tuple(self._by_holder.get(group_id, ())):
             listener(partition_id, lease_id, offsets)
+        self._hint_hooks((partition_id,))
 
     def heard(self, payload: str) -> None:
         """A hint of another replica: ``p`` or ``f``, then hexadecimal numbers. What cannot be read wakes everyone."""
@@ -116,6 +121,10 @@ class Wakeups:
         for topic_id, hinted in by_topic.items():
             for listener in tuple(self._by_topic[topic_id]):
                 listener(hinted)
+
+    def _hint_hooks(self, partition_ids: Iterable[int]) -> None:
+        if self.hooked and any(topic_of(partition_id) in self.hooked for partition_id in partition_ids):
+            self.tell_hooks()
 
     def _tell_group(self, group_id: int, partition_ids: Iterable[int]) -> None:
         for listener in tuple(self._by_group.get(group_id, ())):

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from app.domain import message as messages
 from app.domain.errors import InvalidField
-from app.domain.group import Delivery, Group
+from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import JSON, Message
 from app.domain.partition import number_of
 from app.domain.signature import parse_secret, sign
@@ -88,6 +88,8 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
     config = group.config
     assert config.delivery.url is not None
     message_id = messages.message_id(message.partition_id, message.published_at, message.offset)
+    if config.delivery.format == "hook":
+        return _hook_request(config, message, message_id, now)
     meta = Meta() if message.meta is None else _decode_meta(message.meta)
     own = [
         ("Logpost-Topic", group.topic),
@@ -114,18 +116,17 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
     )
 
 
-def hook_request(
-    url: str, event: Mapping[str, Any], *, webhook_id: str, secret: str | None, now: datetime, timeout_ms: int
-) -> Request:
-    """The request that tells a hook of ``event``: the document of DESIGN §3, as JSON. ``webhook_id`` has no dot."""
+def _hook_request(config: GroupConfig, event: Message, event_id: str, now: datetime) -> Request:
+    """Tells a hook of an event (domain/hook.py), and of nothing else: its log is nobody's affair."""
+    assert config.delivery.url is not None
     return signed_request(
-        url,
-        msgspec.json.encode(event),
-        webhook_id=webhook_id,
+        config.delivery.url,
+        event.payload,
+        webhook_id=event_id,
         now=now,
-        secrets=() if secret is None else (secret,),
+        secrets=secrets_of(config.delivery, now),
         headers=(("Content-Type", JSON),),
-        timeout_ms=timeout_ms,
+        timeout_ms=config.ack_timeout_ms,
     )
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from app import metrics
 from app.broker.pause import pause_group
 from app.broker.settle import Settlement
 from app.domain.errors import Unavailable
@@ -62,6 +63,10 @@ class Courier:
     @property
     def is_ordered(self) -> bool:
         return self.group.config.ordering != "none"
+
+    @property
+    def is_hook(self) -> bool:
+        return self.group.config.delivery.format == "hook"
 
     def deliver(self, taken: Iterable[Leased]) -> None:
         """Starts on these, each behind what is in hand of its key."""
@@ -146,9 +151,13 @@ class Courier:
 
     async def _judge(self, leased: Leased, answer: Answer, queue: deque[Leased], place: Place | None) -> None:
         outcome = judge(answer, manual=self.group.config.ack_mode == "manual")
+        if self.is_hook and isinstance(outcome, Pause):
+            outcome = Nack(outcome.reason)  # nobody would ever resume it
         match outcome:
             case Ack():
                 self.ledger.ack(leased, answer)
+                if self.is_hook:
+                    metrics.hook_taken.inc()
                 await self.gate.succeeded()
             case Taken():
                 await self._let_go(leased, place)
@@ -177,8 +186,11 @@ class Courier:
             await self._return(leased, queue, place)
             return
         settlement = _settlement("nack", leased, answer, nack.reason, nack.delay_ms)
-        await self.ledger.settle(leased, settlement)
+        still = await self.ledger.settle(leased, settlement)
         self._doubt(place)
+        if still and self.is_hook and leased.attempt >= self.group.config.max_attempts:
+            metrics.hook_given_up.inc()
+            log.warning("hook_given_up", hook=self.group.topic, webhook_id=leased.id, error=nack.reason)
 
     async def _let_go(self, leased: Leased, place: Place | None) -> None:
         """The receiver has it, and settles it by its ackId within ackTimeoutMs."""
