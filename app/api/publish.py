@@ -22,6 +22,7 @@ MAX_BATCH = 1000
 FORM = "application/x-www-form-urlencoded"
 HEADER_PREFIX = b"message-header-"
 CE_PREFIX = b"ce-"
+TRACEPARENT = b"traceparent"
 OPTIONS = (b"partition-key", b"idempotency-key", b"correlation-id", b"delay-ms", b"ttl-ms")
 # As a person writes them.
 SPELLED = {name: "-".join(word.capitalize() for word in name.decode().split("-")) for name in OPTIONS}
@@ -63,7 +64,7 @@ class PublishCalls:
             return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
 
         body = await read_body(found, receive, self._max_message_bytes)
-        given = _given(headers)
+        given = _traced(_given(headers), found)
         if not given and content_type is None:
             check_json(body, "body")
             message = NewMessage(body)
@@ -101,7 +102,7 @@ class PublishCalls:
             return _results(await self._publish(namespace_id, topic, events, batch=True) if events else [])
 
         body = await read_body(dict(headers), receive, self._max_message_bytes)
-        message = _with_options(cloudevents.from_structured(body), given)
+        message = _with_options(cloudevents.from_structured(body), _traced(given, dict(headers)))
         (published,) = await self._publish(namespace_id, topic, (message,))
         return 200 if published.duplicate else 201, result(published).encode()
 
@@ -139,6 +140,15 @@ def _given(headers: Headers) -> dict[bytes, bytes]:
             if name in given:
                 raise InvalidField.of(_spelled(name), "is given twice")
             given[name] = value
+    return given
+
+
+def _traced(given: dict[bytes, bytes], headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """With the caller's trace among the message's headers, so that delivery goes on in it. One that is malformed is
+    ignored, as https://www.w3.org/TR/trace-context/ §4.3 asks; one that was given as a header of the message wins."""
+    trace = headers.get(TRACEPARENT)
+    if trace is not None and options.is_traceparent(trace.decode("latin-1")):
+        given.setdefault(HEADER_PREFIX + TRACEPARENT, trace)
     return given
 
 

@@ -75,6 +75,8 @@ HEADERS = [
     _header("Delay-Ms", "Delivered no sooner.", {"type": "integer", "minimum": 0, "maximum": options.YEAR_MS}),
     _header("Ttl-Ms", "Not delivered any more after that.", {
         "type": "integer", "minimum": 1, "maximum": options.YEAR_MS}),
+    _header("traceparent", "The trace the message belongs to (W3C Trace Context): kept as its header `traceparent`, "
+            "and sent as this header with every push. A malformed one is ignored.", {"type": "string"}),
 ]  # fmt: skip
 Responses = dict[int | str, dict[str, Any]]
 ONE = {

@@ -23,6 +23,8 @@ YEAR_MS = 365 * 24 * 60 * 60 * 1000
 _TOKEN = re.compile(rf"[!#$%&'*+\-.^_`|~0-9A-Za-z]{{1,{MAX_HEADER_NAME}}}")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTENT_TYPE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*(;[\x20-\x7e\t]*)?")
+# Another version than 00 may go on after the flags; nothing is known about it, so it is not carried.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
 
@@ -60,6 +62,11 @@ def delay_fault(milliseconds: int) -> str | None:
 
 def ttl_fault(milliseconds: int) -> str | None:
     return None if 1 <= milliseconds <= YEAR_MS else f"must be between 1 and {YEAR_MS}"
+
+
+def is_traceparent(value: str) -> bool:
+    """Whether it says which trace a message belongs to, as https://www.w3.org/TR/trace-context/ §3.2 has it."""
+    return _TRACEPARENT.fullmatch(value) is not None
 
 
 def is_content_type(text: str) -> bool:

@@ -19,6 +19,7 @@ from app.domain import message as messages
 from app.domain.errors import InvalidField
 from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import JSON, Message
+from app.domain.options import is_traceparent
 from app.domain.partition import number_of
 from app.domain.signature import parse_secret, sign
 from app.webhook import cloudevent
@@ -104,6 +105,10 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         own.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
     if meta.correlation_id is not None:
         own.append(("Correlation-Id", header_value(meta.correlation_id)))
+    configured = {name.lower() for name in config.delivery.headers}
+    trace = meta.headers.get("traceparent", "")
+    if is_traceparent(trace) and "traceparent" not in configured:
+        own.append(("traceparent", trace))
     body, shaped = _shaped(config.delivery.format, group, message, message_id, meta)
     return signed_request(
         config.delivery.url,

@@ -245,3 +245,17 @@ async def test_a_failing_receiver_stops_no_other_group(world: World) -> None:
     await world.settled()
     good = [request for request in world.receiver.requests if request.path == "/hook"]
     assert texts(good) == ["a", "b", "c"]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_the_trace_of_a_publish_goes_on_in_its_delivery(world: World) -> None:
+    await world.topic()
+    await world.group()
+    for trace in (TRACE, "00-nonsense", TRACE.replace("00-", "ff-", 1)):
+        answer = await world.client.post(f"{TOPIC}/messages", json="a", headers={"traceparent": trace})
+        assert answer.status_code == 201
+    requests = await world.receiver.received(3)
+    assert [request.header("traceparent") for request in requests] == [TRACE, None, None]
+    assert [request.header("Message-Header-traceparent") for request in requests] == [TRACE, None, None]
