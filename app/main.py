@@ -90,10 +90,10 @@ class Served:
         settings = self._settings
         async with Supervisor(drain_s=settings.shutdown_timeout_ms / 1000) as supervisor:
             db = await Database.open(self._dsn, pool_size=settings.database_pool_size)
-            parts = _parts(settings, db)
+            sender = Sender(policy := Policy(settings.push_port_ranges, settings.push_networks))
+            parts = _parts(settings, db, policy, sender)
             publisher = Publisher(parts.catalog, parts.appender)
             self._parts = parts
-            sender = Sender(parts.policy)
             _start(settings, supervisor, parts, sender)
             app.state.parts = parts
             lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, _table(settings, parts, publisher))
@@ -124,7 +124,7 @@ def _loopback_only(settings: Settings) -> bool:
     return settings.loopback_only and settings.root_key is None and not settings.insecure
 
 
-def _parts(settings: Settings, db: Database) -> Parts:
+def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> Parts:
     catalog, wakeups = Catalog(db), Wakeups()
     settler = Settler(db, wakeups)
     return Parts(
@@ -139,7 +139,7 @@ def _parts(settings: Settings, db: Database) -> Parts:
         ),
         limits=_limits(settings),
         defaults=_defaults(settings),
-        policy=Policy(settings.push_port_ranges, settings.push_networks),
+        policy=policy,
         appender=Appender(
             db,
             max_messages=settings.queue_max_messages,
@@ -151,6 +151,7 @@ def _parts(settings: Settings, db: Database) -> Parts:
         feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
         windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
         streams=Streams(),
+        sender=sender,
     )
 
 

@@ -16,6 +16,7 @@ from app.api import (
     messages,
     metrics,
     pause,
+    probe,
     published,
     seek,
     settled,
@@ -29,7 +30,7 @@ from app.api.problems import install_problems
 
 ROUTERS = (
     topics.router, published.router, messages.router, groups.router, stats.router, pause.router, seek.router,
-    settled.router, streams.router, tickets.router, deliveries.router, dead_letters.router, keys.router,
+    probe.router, settled.router, streams.router, tickets.router, deliveries.router, dead_letters.router, keys.router,
     metrics.router, live.router, health.router,
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ from app.domain.names import NAME_PATTERN, check_name
 from app.domain.topic import TopicConfig
 from app.storage.database import Database
 from app.webhook.address import Policy
+from app.webhook.send import Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Parts:
     feeds: Feeds
     windows: Windows
     streams: Streams
+    sender: Sender
 
 
 def parts_of(request: Request) -> Parts:

@@ -164,6 +164,10 @@ class NothingSettled(Conflict):
     code = "nothing_settled"
 
 
+class NotPushed(Conflict):
+    code = "group_not_pushed"
+
+
 class FewerPartitions(Conflict):
     code = "partitions_cannot_shrink"
 

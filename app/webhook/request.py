@@ -109,14 +109,14 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
     trace = meta.headers.get("traceparent", "")
     if is_traceparent(trace) and "traceparent" not in configured:
         own.append(("traceparent", trace))
-    body, shaped = _shaped(config.delivery.format, group, message, message_id, meta)
+    body, describing = shaped(config.delivery.format, group, message, message_id, meta)
     return signed_request(
         config.delivery.url,
         body,
         webhook_id=message_id,
         now=now,
         secrets=secrets_of(config.delivery, now),
-        headers=(*own, *shaped, *config.delivery.headers.items()),
+        headers=(*own, *describing, *config.delivery.headers.items()),
         timeout_ms=config.ack_timeout_ms,
     )
 
@@ -170,7 +170,7 @@ def header_value(text: str) -> str:
     return _UNWRITABLE.sub(_percent_encoded, text)
 
 
-def _shaped(
+def shaped(
     wanted: str, group: Group, message: Message, message_id: str, meta: Meta
 ) -> tuple[bytes, list[tuple[str, str]]]:
     """The body in the group's format, and the headers that describe it."""

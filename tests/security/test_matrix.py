@@ -16,7 +16,8 @@ from tests.security.routes import CALLS, CONSUME, GUARDED, OPEN, PUBLISH, ROOT_O
 # What only a manager may do: everything that changes something and is not publishing or consuming.
 MANAGE = frozenset({
     "declareTopic", "deleteTopic", "declareGroup", "deleteGroup", "pauseTopic", "resumeTopic", "purgeTopic",
-    "pauseGroup", "resumeGroup", "seek", "replay", "retryDeadLetters", "retryDeadLetter", "deleteDeadLetter",
+    "pauseGroup", "resumeGroup", "testGroup", "seek", "replay", "retryDeadLetters", "retryDeadLetter",
+    "deleteDeadLetter",
 })  # fmt: skip
 READ = frozenset(call.operation for call in GUARDED) - MANAGE - CONSUME - PUBLISH - ROOT_ONLY
 NAMED = [call for call in GUARDED if call.names_a_topic]
