@@ -19,6 +19,7 @@ COMMANDS = {
     "publish": "app.cli.publish:publish",
     "pull": "app.cli.pull:pull",
     "tail": "app.cli.tail:tail",
+    "listen": "app.cli.listen:listen",
     "lag": "app.cli.lag:lag",
     "dead-letters": "app.cli.dead_letters:dead_letters",
     "keys": "app.cli.keys:keys",
