@@ -125,7 +125,7 @@ class Settler:
         ids = [chosen[at].ack_id for at in missed]
         again = await leases.repeated(
             self._db, partition_id, group.id, [a.epoch for a in ids], [a.lease_id for a in ids],
-            [a.attempt for a in ids], [a.offset for a in ids], [chosen[at].verb == "discard" for at in missed],
+            [a.offset for a in ids], [chosen[at].verb == "discard" for at in missed],
         )  # fmt: skip
         return {missed[at] for at in again}
 
@@ -137,7 +137,7 @@ class Settler:
                 continue
             n, first = len(missed), part.first
             again = await leases.repeated(
-                self._db, first.partition_id, group.id, [first.epoch] * n, [first.lease_id] * n, [first.attempt] * n,
+                self._db, first.partition_id, group.id, [first.epoch] * n, [first.lease_id] * n,
                 [part.offsets[at] for at in missed], [False] * n,
             )  # fmt: skip
             for at in again:

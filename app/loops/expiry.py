@@ -1,6 +1,7 @@
-"""Expiry: removes idempotency keys whose window has passed and attempts that were kept long enough.
+"""Expiry: removes idempotency keys whose window has passed, attempts that were kept long enough, and what is remembered
+of leases that would have ended.
 
-Only space is at stake. Whether a key still counts is judged at publish, by its age.
+Only space is at stake. Whether a key still counts is judged at publish, by its age; whether a lease does, at settle.
 """
 
 from __future__ import annotations
@@ -19,4 +20,5 @@ async def expire_once(db: Database, *, attempt_retention_ms: int, batch_size: in
     keys = await expiry.expire_keys(db, most=batch_size)
     kept_for = timedelta(milliseconds=attempt_retention_ms)
     attempts = await expiry.expire_attempts(db, kept_for=kept_for, most=batch_size)
-    return batch_size in (keys, attempts)
+    leases = await expiry.expire_past_leases(db, most=batch_size)
+    return batch_size in (keys, attempts, leases)

@@ -10,7 +10,7 @@ PIECE = 1000
 TAKE = """
 select partition_id, group_id from deletions order by partition_id, group_id for update skip locked limit 1
 """
-OF_GROUP = ("deferred", "dead_letters", "attempts")
+OF_GROUP = ("deferred", "past_leases", "dead_letters", "attempts")
 OF_PARTITION = (*OF_GROUP, "idempotency_keys", "batches")
 REMOVE_OF_GROUP = """
 delete from {table} where ctid = any (array(

@@ -1,4 +1,5 @@
-"""Removal of records that have outlived their use: idempotency keys and recorded attempts, in bounded batches."""
+"""Removal of records that have outlived their use, in bounded batches: idempotency keys, recorded attempts, and what is
+remembered of leases."""
 
 from __future__ import annotations
 
@@ -40,6 +41,19 @@ delete from attempts where ctid = any (array(
 
 async def expire_attempts(db: Database, *, kept_for: timedelta, most: int) -> int:
     return _count(await db.execute(EXPIRE_ATTEMPTS, most, kept_for))
+
+
+# An index range by age; a lease that was extended to end sooner keeps its row until the time its id says.
+EXPIRE_PAST_LEASES = """
+delete from past_leases where ctid = any (array(
+    select x.ctid from past_leases x
+    where x.until < clock_timestamp() and x.id >> 20 < extract(epoch from clock_timestamp()) * 1000
+    order by x.until limit $1))
+"""
+
+
+async def expire_past_leases(db: Database, *, most: int) -> int:
+    return _count(await db.execute(EXPIRE_PAST_LEASES, most))
 
 
 def _count(command_tag: str) -> int:

@@ -260,7 +260,7 @@ async def hand_back(
     return await _positions(db, HAND_BACK, partition_id, group_id, lease_ids, offsets)
 
 
-REPEATED = "select repeated($1, $2, $3, $4, $5, $6, $7)"
+REPEATED = "select repeated($1, $2, $3, $4, $5, $6)"
 
 
 async def repeated(
@@ -269,9 +269,8 @@ async def repeated(
     group_id: int,
     epochs: Sequence[int],
     lease_ids: Sequence[int],
-    attempts: Sequence[int],
     offsets: Sequence[int],
     discards: Sequence[bool],
 ) -> set[int]:
     """Of settles that found nothing in flight, those that repeat one that was carried out."""
-    return await _positions(db, REPEATED, partition_id, group_id, epochs, lease_ids, attempts, offsets, discards)
+    return await _positions(db, REPEATED, partition_id, group_id, epochs, lease_ids, offsets, discards)

@@ -46,6 +46,11 @@ def required(name: str, kind: Any, *more: Any, default: Any = None) -> Column[An
     return Column(name, kind, *more, nullable=False, server_default=default)
 
 
+def place() -> list[Column[Any]]:
+    """Of a group in a partition, first in the key of all that is kept there."""
+    return [key("partition_id", BigInteger), key("group_id", Integer)]
+
+
 # The log
 
 namespaces = Table(
@@ -130,31 +135,22 @@ groups = Table(
 
 cursors = Table(
     "cursors", metadata,
-    key("partition_id", BigInteger),
-    key("group_id", Integer),
+    *place(),
     required("next_offset", BigInteger),
     required("epoch", Integer, default=ONE),
     required("version", Integer),
     required("paused", Boolean, default=FALSE),
     required("served_at", TIME, default=LONG_AGO),
-    required("passed", BigInteger, default=ZERO),
-    required("filtered", BigInteger, default=ZERO),
-    required("filter_errors", BigInteger, default=ZERO),
-    required("expired", BigInteger, default=ZERO),
-    required("lost", BigInteger, default=ZERO),
-    required("discarded", BigInteger, default=ZERO),
-    required("dead", BigInteger, default=ZERO),
-    required("dropped", BigInteger, default=ZERO),
-    required("removed", BigInteger, default=ZERO),
-    required("redriven", BigInteger, default=ZERO),
+    *[required(counter, BigInteger, default=ZERO) for counter in (
+        "passed", "filtered", "filter_errors", "expired", "lost", "discarded", "dead", "dropped", "removed", "redriven",
+    )],
     Index("cursors_by_group", "group_id"),
     postgresql_with={"fillfactor": 50},
 )  # fmt: skip
 
 leases = Table(
     "leases", metadata,
-    key("partition_id", BigInteger),
-    key("group_id", Integer),
+    *place(),
     key("id", BigInteger),
     key("deadline", TIME),
     required("owner", Text),
@@ -166,10 +162,19 @@ leases = Table(
     postgresql_with={"fillfactor": 70},
 )  # fmt: skip
 
+past_leases = Table(
+    "past_leases", metadata,
+    *place(),
+    key("id", BigInteger),
+    required("until", TIME),
+    required("lost", INT8MULTIRANGE, default=text("'{}'")),
+    required("discarded", INT8MULTIRANGE, default=text("'{}'")),
+    Index("past_leases_age", "until"),
+)  # fmt: skip
+
 deferred = Table(
     "deferred", metadata,
-    key("partition_id", BigInteger),
-    key("group_id", Integer),
+    *place(),
     key("offset", BigInteger),
     Column("key", Text),
     required("state", Text),
@@ -193,8 +198,7 @@ deferred = Table(
 
 dead_letters = Table(
     "dead_letters", metadata,
-    key("partition_id", BigInteger),
-    key("group_id", Integer),
+    *place(),
     key("offset", BigInteger),
     Column("key", Text),
     Column("meta", JSONB),
@@ -216,9 +220,7 @@ attempts = Table(
     required("outcome", Text),
     Column("latency_ms", Integer),
     Column("status", Integer),
-    Column("error_class", Text),
-    Column("error", Text),
-    Column("excerpt", Text),
+    *[Column(name, Text) for name in ("error_class", "error", "excerpt")],
     Index("attempts_by_message", "partition_id", "offset", "group_id", "at"),
     Index("attempts_age", "at"),
     Index("attempts_acked", "group_id", "at", postgresql_where=text("outcome = 'acked'")),
@@ -258,8 +260,7 @@ leadership = Table(
 
 deletions = Table(
     "deletions", metadata,
-    key("partition_id", BigInteger),
-    key("group_id", Integer),
+    *place(),
 )  # fmt: skip
 
 consumers = Table(

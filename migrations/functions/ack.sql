@@ -24,7 +24,12 @@ begin
     emptied as (
         delete from leases l using asked a
         where l.partition_id = p and l.group_id = g and l.id = a.id and l.deadline > t and l.pending <@ a.offsets
-        returning l.id, l.pending, l.deferrals)
+        returning l.id, l.pending, l.deferrals, l.deadline),
+    remembered as (  -- of those that were extended: an id knows only the first deadline
+        insert into past_leases as x (partition_id, group_id, id, until)
+        select p, g, e.id, max(e.deadline) from emptied e
+        where (extract(epoch from e.deadline) * 1000)::bigint <> e.id >> 20 group by e.id
+        on conflict (partition_id, group_id, id) do update set until = greatest(x.until, excluded.until))
     select array_agg(e.id), array_agg(e.pending), array_agg(e.id) filter (where e.deferrals)
     into ids, hits, deferrals from emptied e;
 
@@ -38,8 +43,14 @@ begin
         update leases l set pending = l.pending - a.offsets
         from unnest(lease_ids, acked::int8multirange[]) a (id, offsets)
         where l.partition_id = p and l.group_id = g and l.id = a.id and l.deadline > t and l.pending && a.offsets;
-        delete from leases l
-        where l.partition_id = p and l.group_id = g and l.id = any (lease_ids) and isempty(l.pending);
+        with emptied as (
+            delete from leases l
+            where l.partition_id = p and l.group_id = g and l.id = any (lease_ids) and isempty(l.pending)
+            returning l.id, l.deadline)
+        insert into past_leases as x (partition_id, group_id, id, until)
+        select p, g, e.id, max(e.deadline) from emptied e
+        where (extract(epoch from e.deadline) * 1000)::bigint <> e.id >> 20 group by e.id
+        on conflict (partition_id, group_id, id) do update set until = greatest(x.until, excluded.until);
     end if;
     deferrals := coalesce(deferrals, '{}') || coalesce(part_deferrals, '{}');
     ids := coalesce(ids, '{}') || coalesce(part_ids, '{}');

@@ -10,6 +10,10 @@ declare
 begin
     if cardinality(held) > 0 then
         perform take_back(p, g, array(select offsets[i] from unnest(held) i));
+        update past_leases x set discarded = x.discarded + d.part
+        from (select lease_ids[i] as id, range_agg(int8range(offsets[i], offsets[i] + 1)) as part
+              from unnest(held) i group by 1) d
+        where x.partition_id = p and x.group_id = g and x.id = d.id;
         perform record_attempts(p, g, clock_timestamp(), array_agg(offsets[i]),
                                 array_agg(coalesce(d.attempt, 0) + 1), array_agg('discarded'::text),
                                 array_agg(reasons[i]), array_agg(details[i]))

@@ -2,13 +2,25 @@
 create or replace function expire(p bigint, g int, t timestamptz)
 returns int
 language plpgsql as $$
+#variable_conflict use_column
 declare
     late bigint[];
     n int;
 begin
     with gone as (
         delete from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t
-        returning l.pending)
+        returning l.id, l.deadline, l.pending),
+    remembered as (  -- of those that were extended to end sooner, or still live in another part
+        insert into past_leases as x (partition_id, group_id, id, until, lost)
+        select p, g, e.id, greatest(max(e.deadline), to_timestamp((e.id >> 20) / 1000.0)), range_agg(r.r)
+        from gone e cross join lateral unnest(e.pending) r (r)
+        where e.id >> 20 > extract(epoch from t) * 1000
+           or exists (select from leases l
+                      where l.partition_id = p and l.group_id = g and l.id = e.id and l.deadline > t)
+           or exists (select from past_leases o where o.partition_id = p and o.group_id = g and o.id = e.id)
+        group by e.id
+        on conflict (partition_id, group_id, id) do update
+        set until = greatest(x.until, excluded.until), lost = x.lost + excluded.lost)
     select array_agg(f.o order by f.o) into late
     from gone x
     cross join lateral unnest(x.pending) r

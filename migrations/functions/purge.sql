@@ -29,6 +29,7 @@ begin
         delete from leases l where l.partition_id = p returning l.group_id, l.pending)
     select array_agg(x.group_id), array_agg(upper(r.r) - lower(r.r)) into leased_groups, leased
     from gone x cross join lateral unnest(x.pending) r (r);
+    delete from past_leases x where x.partition_id = p;
     with gone as (
         delete from deferred d where d.partition_id = p returning d.group_id, d.lease_id),
     dropped as (

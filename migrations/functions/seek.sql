@@ -28,6 +28,7 @@ begin
         delete from leases l where l.partition_id = p and l.group_id = g returning l.pending)
     select coalesce(sum(upper(r.r) - lower(r.r)), 0) into leased
     from gone x cross join lateral unnest(x.pending) r (r);
+    delete from past_leases x where x.partition_id = p and x.group_id = g;
     with gone as (
         delete from deferred d where d.partition_id = p and d.group_id = g returning d.lease_id)
     select count(*) filter (where x.lease_id is null) into waiting from gone x;

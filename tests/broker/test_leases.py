@@ -229,3 +229,78 @@ async def test_two_groups_each_get_everything_and_never_move_each_other(pair: Pa
     assert await one.lag() == 0
     assert await one.lag("other") == 2
     assert texts(await other.pull(group="other")) == ["a", "b"]
+
+
+async def test_a_stale_ack_id_stays_stale_when_the_next_consumer_has_acked_the_message(pair: Pair) -> None:
+    """Handed back and held behind its key, a message comes again as the same attempt: only the lease is another."""
+    one, other = pair
+    await one.topic()
+    await one.group(ordering="key")
+    await one.publish("k:1", "k:2", "l:1")
+    k1, _, l1 = old = await one.pull()
+    await one.settler.hand_back((await one.known()).id, [l1.ack_id])
+    assert await one.settle("nack", [k1]) == [True]
+    await make_due(one.db)
+    new = await other.pull()
+    assert sorted(texts(new)) == ["k:1", "k:2", "l:1"]
+    assert await other.ack(new) == [True] * 3
+    assert await one.ack(old) == [False, False, False]
+    assert await one.settle("discard", old) == [False, False, False]
+    assert await other.ack(new) == [True] * 3, "its own repeat is ok all the same"
+    assert (await places(one))["acked"] == 3
+
+
+async def test_an_ack_of_a_lease_cut_short_is_stale_though_its_first_deadline_has_not_come(pair: Pair) -> None:
+    one, other = pair
+    await one.topic()
+    await one.group()
+    await one.publish("a", "b")
+    old = await one.pull(lease_ms=60_000)
+    assert await one.settle("extend", old[:1], timeout_ms=100) == [True]
+    await end_leases(one.db, 1)
+    await other.pull()
+    await make_due(one.db)
+    assert await one.ack(old[1:]) == [True]
+    assert await other.ack(await other.pull()) == [True]
+    assert await one.ack(old) == [False, True]
+
+
+async def test_repeating_an_ack_is_ok_as_long_as_the_lease_was_extended(replica: Replica) -> None:
+    await replica.topic()
+    await replica.group()
+    await replica.publish("a", "b")
+    got = await replica.pull(lease_ms=100)
+    assert await replica.settle("extend", got, timeout_ms=60_000) == [True, True]
+    # The time its id says has passed long ago.
+    lease = got[0].ack_id.lease_id
+    early = lease - (60_000 << 20)
+    await replica.db.execute("update leases set id = $2 where id = $1", lease, early)
+    moved = [replace(each, ack_id=each.ack_id._replace(lease_id=early)) for each in got]
+    assert await replica.ack(moved) == [True, True]
+    assert await replica.ack(moved) == [True, True]
+    await replica.db.execute("update past_leases set until = clock_timestamp()")
+    assert await replica.ack(moved) == [False, False]
+
+
+async def test_a_repeated_ack_after_a_replay_is_ok_whatever_failed_before_it(replica: Replica) -> None:
+    await replica.topic()
+    group = await replica.group()
+    await replica.publish("a")
+    for _ in range(2):
+        await replica.settle("nack", await replica.pull())
+        await make_due(replica.db)
+    await seek(replica.db, replica.wakeups, group, "earliest")
+    (got,) = await replica.pull()
+    assert got.attempt == 1
+    assert await replica.ack([got]) == [True]
+    assert await replica.ack([got]) == [True]
+
+
+async def test_a_discard_does_not_repeat_an_ack(replica: Replica) -> None:
+    await replica.topic()
+    await replica.group()
+    await replica.publish("a")
+    got = await replica.pull()
+    assert await replica.ack(got) == [True]
+    assert await replica.settle("discard", got) == [False]
+    assert (await places(replica))["acked"] == 1

@@ -58,3 +58,16 @@ async def test_expiry_goes_in_bounded_batches(db: Database, log: Log) -> None:
     assert await keys(db) == ["key 5", "key 6"]  # the oldest went first
     assert not await expire_once(db, attempt_retention_ms=WEEK_MS, batch_size=5)
     assert await keys(db) == []
+
+
+async def test_what_is_remembered_of_a_lease_goes_when_neither_its_id_nor_its_row_says_that_it_would_live(
+    db: Database,
+) -> None:
+    past, future = "clock_timestamp() - interval '1 minute'", "clock_timestamp() + interval '1 minute'"
+    for partition, (begun_for, until) in enumerate([(past, past), (past, future), (future, past)]):
+        await db.execute(
+            "insert into past_leases (partition_id, group_id, id, until) "
+            f"select {partition}, 1, (extract(epoch from {begun_for}) * 1000)::bigint << 20, {until}"
+        )
+    await expire_once(db, attempt_retention_ms=WEEK_MS)
+    assert await column(db, "select partition_id from past_leases order by 1") == [1, 2]

@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         self.run(make_due(self.replicas[0].db))
 
     @precondition(lambda self: bool(self.stale))
-    @rule(pick=st.integers(0, 50), by=st.integers(0, 1), verb=st.sampled_from(["nack", "discard", "extend"]))
+    @rule(pick=st.integers(0, 50), by=st.integers(0, 1), verb=st.sampled_from(["ack", "nack", "discard", "extend"]))
     def settle_what_is_stale(self, pick: int, by: int, verb: str) -> None:
         got = self.stale[pick % len(self.stale)]
         assert self.run(self.one_of(by).settle(verb, [got], timeout_ms=60_000)) == [False]
