@@ -5,7 +5,7 @@ from alembic import op
 from migrations import function, statements
 
 revision = "0012"
-down_revision = "0009"
+down_revision = "0011"
 
 # Written only where something went another way than claim and ack: lost was taken from the lease before it was settled
 # (discarded says which of it by a discard), until is its last deadline where that is not the one in its id. A lease
