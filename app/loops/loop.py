@@ -74,15 +74,14 @@ class Loop:
         while not self._stopped.is_set():
             self._woken.clear()  # before the pass, so that a wake-up during it is kept
             if await self._pass():
-                await asyncio.sleep(0)
-            elif not self._outages:
                 await wait_for(self._woken, jittered(self._interval_s))
+            else:
+                await asyncio.sleep(0)
 
     async def _pass(self) -> bool:
-        """One pass, whatever comes of it. True to go on without a rest."""
+        """One pass, whatever comes of it. True to rest before the next; False if there is more, or if it has rested."""
         if not self.may_run():
-            self._outages = 0  # whoever may run has to sit it out
-            return False
+            return True
         try:
             more = await self._once()
         except Unavailable as unavailable:
@@ -92,11 +91,11 @@ class Loop:
             log.exception("loop_failed", loop=self.name)
             metrics.loop_failed(self.name)
             await wait_for(self._stopped, min(self._interval_s, FAULT_PAUSE_S))
-            return False
+            return True
         if self._outages:
             log.info("loop_recovered", loop=self.name, failed_passes=self._outages)
             self._outages = 0
-        return more
+        return not more
 
     async def _sit_out(self, unavailable: Unavailable) -> None:
         """Waits a while for the database; wake-ups do not shorten it, or every hint would become a connection."""
