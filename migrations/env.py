@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.storage.hook_tables import metadata
+from app.storage.tables import metadata
 
 # A migration that waits for a lock makes every request behind it wait as well: rather fail and be tried again.
 LOCK_TIMEOUT_MS = 10_000

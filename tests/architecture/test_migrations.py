@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that app/storage/tables.py and hook_tables.py show."""
+"""The migrations make exactly the tables that app/storage/tables/ shows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.storage.hook_tables import metadata
 from app.storage.migrate import MIGRATIONS, migrate
+from app.storage.tables import metadata
 
 FUNCTIONS = MIGRATIONS / "functions"
 

@@ -1,13 +1,11 @@
-"""The tables of hooks: what has to be told to whom. Like tables.py, to read; the migrations make them."""
+"""Hooks: what has to be told to whom (domain/hook.py)."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
-from app.storage.tables import TIME, ZERO, key, metadata, required
-
-__all__ = ["metadata"]
+from app.storage.tables.columns import TIME, ZERO, key, metadata, required
 
 hooks = Table(
     "hooks", metadata,
