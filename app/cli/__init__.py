@@ -20,6 +20,7 @@ COMMANDS = {
     "pull": "app.cli.pull:pull",
     "tail": "app.cli.tail:tail",
     "listen": "app.cli.listen:listen",
+    "forward": "app.cli.forward:forward",
     "lag": "app.cli.lag:lag",
     "dead-letters": "app.cli.dead_letters:dead_letters",
     "keys": "app.cli.keys:keys",

@@ -1,179 +1,121 @@
-"""``logpost listen``: forward messages to a URL on this machine, as a push would, while a receiver is being written.
-
-The server needs no way to this machine: the messages come as a stream, and what is sent from here is built by the same
-code as a push.
-"""
+"""``logpost listen``: a receiver on this machine that prints what arrives, for trying pushes and hooks out."""
 
 from __future__ import annotations
 
+import base64
 import json
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import Any
 
 import click
-import msgspec
 
-from app.cli.client import CallError, Client, NotSendable, Problem, Unreachable, decode, path
-from app.cli.events import followed
-from app.cli.options import connected
 from app.cli.output import Output
 from app.domain.errors import InvalidField
-from app.domain.group import Delivery, Group, GroupConfig, Retries
-from app.domain.message import Message, NewMessage, meta_of, parse_message_id
-from app.domain.outcome import Ack, Answer, Discard, Nack, Taken, action_of, excerpt_of, judge, retry_after_ms
-from app.domain.partition import topic_of
-from app.domain.signature import parse_secret
-from app.webhook.request import Request, delivery_request
+from app.domain.signature import parse_secret, verify
 
-if TYPE_CHECKING:
-    import httpx
-
-EXCERPT = 200
-
-
-class _Came(msgspec.Struct, rename="camel"):
-    """A message of a topic's stream, or of a group's, which has an ackId and attempts."""
-
-    id: str
-    topic: str
-    offset: int
-    published_at: datetime
-    key: str | None = None
-    headers: dict[str, str] = {}
-    correlation_id: str | None = None
-    message: msgspec.Raw = msgspec.Raw(b"")
-    content_type: str | None = None
-    data_base64: bytes | None = None
-    attempt: int = 1
-    max_attempts: int = 1
-    ack_id: str | None = None
+MAX_BODY_BYTES = 16 * 1024 * 1024
+# How far a signature's time may be from ours: what the libraries of Standard Webhooks tolerate.
+TOLERANCE_S = 300
 
 
 @click.command()
-@click.argument("topic")
-@click.argument("group", required=False)
-@click.option("--to", "to", metavar="URL", required=True, help="Where the messages go, e.g. http://127.0.0.1:3000/in.")
-@click.option("--secret", envvar="LOGPOST_LISTEN_SECRET", show_envvar=True, help="Signs them: whsec_ and base64.")
-@click.option("--timeout-ms", type=click.IntRange(min=1), default=30_000, show_default=True, help="For one answer.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=9000, show_default=True, help="0 is any free one.")
+@click.option("--secret", envvar="LOGPOST_LISTEN_SECRET", show_envvar=True, help="Verifies: whsec_ and base64.")
+@click.option("--status", type=click.IntRange(200, 599), default=200, show_default=True, help="What to answer.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
-@connected
-def listen(
-    client: Client, output: Output, *, topic: str, group: str | None, to: str, secret: str | None, timeout_ms: int,
-    limit: int | None,
-) -> None:  # fmt: skip
-    """Forward the messages of TOPIC to a URL, as pushes, and print what came of each.
+def listen(*, host: str, port: int, secret: str | None, status: int, limit: int | None) -> None:
+    """Receive pushes and hooks, and print each as a JSON line.
 
-    With GROUP they are the group's: a 2xx acks, anything else nacks, one message at a time. Without it they are what is
-    published from now on, and nothing is settled.
+    With a secret, `verified` says whether the request is signed with it, and one that is not is answered 401.
     """
-    import httpx  # noqa: PLC0415 - as in client.py
+    try:
+        key = None if secret is None else parse_secret(secret, "--secret")
+    except InvalidField as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        server = Listener((host, port), key=key, status=status, limit=limit)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+    with server:
+        click.echo(f"Listening at http://{host}:{server.server_port}/", err=True)
+        server.serve_forever(poll_interval=0.1)
 
-    if secret is not None:
-        try:
-            parse_secret(secret, "--secret")
-        except InvalidField as error:
-            raise click.UsageError(str(error)) from error
-    target = path("topics", topic) if group is None else path("topics", topic, "groups", group)
-    params: dict[str, str | int] = {"from": "latest"} if group is None else {"max": 1}
-    done = 0
-    with httpx.Client(trust_env=False, timeout=timeout_ms / 1000) as receiver:
-        for event in followed(client, f"{target}/stream", params, note=_note):
-            if event.kind != "message":
-                continue
-            came = decode(event.data.encode(), _Came)
-            answer = _send(receiver, _request(came, group, to, secret, timeout_ms))
-            output.line(_told(came, answer))
-            output.stream.flush()
-            if came.ack_id is not None:
-                _settle(client, target, came.ack_id, answer)
-            done += 1
-            if done == limit:
+
+class Listener(ThreadingHTTPServer):
+    """``key`` None verifies nothing; ``limit``: how many requests until it ends, None for ever."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], *, key: bytes | None, status: int, limit: int | None) -> None:
+        super().__init__(address, Arrival)
+        self.key = key
+        self.status = status
+        self._left = limit
+        self._output = Output()
+        self._turn = Lock()
+
+    def arrived(self, document: dict[str, Any]) -> None:
+        """Prints it. One at a time, so that lines stay lines."""
+        with self._turn:
+            if self._left == 0:
                 return
+            self._output.line(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            self._output.stream.flush()
+            if self._left is not None:
+                self._left -= 1
+
+    def shutdown_request(self, request: Any) -> None:
+        """After the answer of the last one was sent."""
+        super().shutdown_request(request)
+        if self._left == 0:
+            self.shutdown()
 
 
-def _request(came: _Came, group: str | None, to: str, secret: str | None, timeout_ms: int) -> Request:
-    place = parse_message_id(came.id)
-    if place is None:
-        raise CallError(f"{came.id!r} is not the id of a message")
-    payload = bytes(came.message) if came.data_base64 is None else came.data_base64
-    meta = meta_of(
-        NewMessage(
-            payload, headers=came.headers, correlation_id=came.correlation_id, content_type=came.content_type
-        )
-    )  # fmt: skip
-    config = GroupConfig(
-        delivery=Delivery(mode="push", url=to, secret=secret),
-        retries=Retries(max=came.max_attempts - 1),
-        ack_timeout_ms=timeout_ms,
-    )
-    now, topic_id = datetime.now(UTC), topic_of(place.partition_id)
-    as_pushed = Group(
-        id=0, topic_id=topic_id, topic=came.topic, name=group or "", config=config, partitions=1, version=1,
-        paused_since=None, pause_reason=None, topic_paused_since=None, created_at=now, updated_at=now,
-    )  # fmt: skip
-    message = Message(place.partition_id, came.offset, came.published_at, came.key, meta, payload)
-    return delivery_request(as_pushed, message, attempt=came.attempt, ack_id=came.ack_id or "", now=now)
+class Arrival(BaseHTTPRequestHandler):
+    """One connection, one request: what is tried out has no need of more."""
+
+    server: Listener
+
+    def do_POST(self) -> None:
+        length = self.headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            self._answer(413 if length.isdecimal() else 411)
+            return
+        body = self.rfile.read(int(length))
+        verified = None if self.server.key is None else is_signed(self.headers, body, self.server.key)
+        status = 401 if verified is False else self.server.status
+        self.server.arrived(
+            {
+                "path": self.path, "status": status, "verified": verified,
+                "headers": {name.lower(): value for name, value in self.headers.items()}, **shown(body),
+            }
+        )  # fmt: skip
+        self._answer(status)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the library calls it
+        """Nothing beside the lines."""
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
 
-def _send(receiver: httpx.Client, request: Request) -> Answer:
-    import httpx  # noqa: PLC0415
+def is_signed(headers: Message, body: bytes, key: bytes) -> bool:
+    """Whether the request is signed with ``key``, now. https://www.standardwebhooks.com"""
+    webhook_id, timestamp = headers.get("webhook-id"), headers.get("webhook-timestamp", "")
+    if webhook_id is None or not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_S:
+        return False
+    return verify(webhook_id, int(timestamp), body, headers.get("webhook-signature", ""), key)
 
-    headers = [(name.encode(), value.encode()) for name, value in request.headers if value]
-    started = time.monotonic()
+
+def shown(body: bytes) -> dict[str, Any]:
+    """As a message is shown in JSON: itself if it is JSON, its bytes in base64 if not."""
     try:
-        response = receiver.post(request.url, content=request.body, headers=headers)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise NotSendable(f"nothing can be sent to {request.url}: {error}") from error
-    except httpx.TimeoutException:
-        return Answer(error_class="timeout", error="no answer in time", latency_ms=_since(started))
-    except httpx.TransportError as error:
-        return Answer(error_class="connect", error=str(error) or "no answer", latency_ms=_since(started))
-    return Answer(
-        status=response.status_code,
-        error_class=None if response.is_success else "status",
-        error=None if response.is_success else f"the endpoint answered {response.status_code}",
-        latency_ms=_since(started),
-        excerpt=excerpt_of(response.content),
-        retry_after_ms=retry_after_ms(response.headers, datetime.now(UTC)),
-        action=action_of(response.headers.get("Logpost-Action")),
-    )
-
-
-def _settle(client: Client, target: str, ack_id: str, answer: Answer) -> None:
-    verb, more = _verdict(answer)
-    try:
-        client.call("POST", f"{target}/{verb}", {"ackIds": [ack_id], **more})
-    except (Problem, Unreachable) as error:  # it comes back, and is sent again
-        _note(str(error))
-
-
-def _verdict(answer: Answer) -> tuple[str, Mapping[str, str | int]]:
-    """A pause or a throttle of a push is a nack here: there is nothing to pause but the one who listens."""
-    match judge(answer):
-        case Ack() | Taken():
-            return "ack", {}
-        case Discard(reason):
-            return "discard", {"reason": reason[:EXCERPT]}
-        case Nack(reason, delay_ms):
-            return "nack", {"reason": reason} | ({} if delay_ms is None else {"delayMs": delay_ms})
-        case _:
-            return "nack", {"reason": answer.error or "the endpoint asked for time"}
-
-
-def _told(came: _Came, answer: Answer) -> bytes:
-    return json.dumps(
-        {
-            "id": came.id, "attempt": came.attempt, "outcome": _verdict(answer)[0], "status": answer.status,
-            "latencyMs": answer.latency_ms, "error": answer.error, "excerpt": (answer.excerpt or "")[:EXCERPT] or None,
-        }
-    ).encode()  # fmt: skip
-
-
-def _since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
-
-
-def _note(text: str) -> None:
-    click.echo(f"logpost: {text}", err=True)
+        return {"message": json.loads(body)}
+    except ValueError:
+        return {"dataBase64": base64.b64encode(body).decode()}

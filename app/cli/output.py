@@ -11,12 +11,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
+import click
 import msgspec
 
 # Every C0 and C1 control, DEL and the Unicode line ends.
 ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 Columns = Sequence[tuple[str, str]]
+
+
+def note(text: str) -> None:
+    """What a person should know beside the output."""
+    click.echo(f"logpost: {text}", err=True)
 
 
 class Output:

@@ -10,7 +10,7 @@ import msgspec
 from app.cli.client import Client, Problem, Unreachable, decode, path
 from app.cli.events import followed
 from app.cli.options import Failed, connected
-from app.cli.output import Output
+from app.cli.output import Output, note
 
 
 class _Pulled(msgspec.Struct):
@@ -75,7 +75,7 @@ def pull(
 
 
 def _follow(client: Client, output: Output, target: str, params: Mapping[str, str | int], *, ack: bool) -> None:
-    for event in followed(client, f"{target}/stream", params, note=_note):
+    for event in followed(client, f"{target}/stream", params, note=note):
         if event.kind != "message":
             continue
         output.line(event.data.encode())
@@ -84,11 +84,7 @@ def _follow(client: Client, output: Output, target: str, params: Mapping[str, st
             try:
                 _ack(client, f"{target}/ack", [decode(event.data.encode(), _Delivered).ack_id])
             except (Problem, Unreachable, Failed) as error:  # it comes back, and is printed again
-                _note(str(error))
-
-
-def _note(text: str) -> None:
-    click.echo(f"logpost: {text}", err=True)
+                note(str(error))
 
 
 def _ack(client: Client, target: str, ack_ids: list[str]) -> None:

@@ -7,7 +7,7 @@ import click
 from app.cli.client import Client, path
 from app.cli.events import followed
 from app.cli.options import connected
-from app.cli.output import Output
+from app.cli.output import Output, note
 
 
 @click.command()
@@ -33,16 +33,12 @@ def tail(
     asked = {"from": start, "partition": partition, "filter": expression}
     params = {name: value for name, value in asked.items() if value is not None}
     printed = 0
-    for event in followed(client, path("topics", topic, "stream"), params, note=_note):
+    for event in followed(client, path("topics", topic, "stream"), params, note=note):
         if event.kind == "gap":
-            _note(f"some messages are not retained any more: {event.data}")
+            note(f"some messages are not retained any more: {event.data}")
         elif event.kind == "message":
             output.line(event.data.encode())
             output.stream.flush()
             printed += 1
             if printed == limit:
                 return
-
-
-def _note(text: str) -> None:
-    click.echo(f"logpost: {text}", err=True)

@@ -1,66 +1,109 @@
-"""``logpost listen``: what arrives here is what a push would bring, and its answer settles the message."""
+"""``logpost listen``: whatever is pushed to it is printed, and judged by its signature."""
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
 from standardwebhooks import Webhook
 
 from tests.cli.conftest import Logpost
-from tests.cli.stub import Answer, answering
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-GROUP = "/v1/topics/orders/groups/billing"
-DELIVERY = (
-    b'{"id":"msg_10000_3e281a40_7","topic":"orders","partition":0,"offset":7,"key":"k","headers":{"a":"b"},'
-    b'"correlationId":"c","publishedAt":"2026-11-25T14:00:00.123456Z","attempt":2,"maxAttempts":4,'
-    b'"ackId":"ack_1","message":{"n":1.0}}'
-)
-SETTLED = Answer({"results": [{"ackId": "ack_1", "status": "ok"}]})
+OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+BODY = '{"n": 1.0, "name": "é"}'
 
 
-def stream(document: bytes) -> Answer:
-    return Answer(b"id: m\nevent: message\ndata: " + document + b"\n\n", headers={"content-type": "text/event-stream"})
+class Listening:
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def post(self, body: bytes, headers: dict[str, str] | None = None) -> int:
+        return httpx.post(f"{self.url}orders", content=body, headers=headers, trust_env=False).status_code
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it printed until it ended by itself."""
+        output, _ = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+        return [json.loads(line) for line in output.splitlines()]
 
 
-def test_a_message_arrives_as_a_push_would_bring_it_and_is_acked(logpost: Logpost) -> None:
-    with answering(stream(DELIVERY), SETTLED) as server, answering(Answer(b"fine")) as receiver:
-        done = logpost(
-            "listen", "orders", "billing", "--to", receiver.url, "--secret", SECRET, "--limit", "1", url=server.url
-        )
-    assert done.exit_code == 0, done.stderr
-    (asked,) = receiver.asked
-    headers = {name.lower(): value for name, value in asked.headers.items()}
-    assert Webhook(SECRET).verify(asked.body.decode(), headers) == {"n": 1.0}
-    assert asked.body == b'{"n":1.0}'
-    wanted = {
-        "webhook-id": "msg_10000_3e281a40_7", "logpost-topic": "orders", "logpost-group": "billing",
-        "logpost-offset": "7", "logpost-attempt": "2", "logpost-max-attempts": "4", "logpost-ack-id": "ack_1",
-        "logpost-key": "k", "message-header-a": "b", "correlation-id": "c", "content-type": "application/json",
+@contextmanager
+def listening(*options: str) -> Iterator[Listening]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "listen", "--port", "0", *options], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("Listening at "), line
+        yield Listening(process, line.removeprefix("Listening at ").strip())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def signed(secret: str = SECRET, *, ago_s: int = 0) -> dict[str, str]:
+    at = datetime.now(UTC) - timedelta(seconds=ago_s)
+    return {
+        "webhook-id": "msg_1", "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", at, BODY),
     }  # fmt: skip
-    assert {name: headers[name] for name in wanted} == wanted
-    assert server.asked[0].target == f"{GROUP}/stream?max=1"
-    assert (server.asked[1].target, server.asked[1].json) == (f"{GROUP}/ack", {"ackIds": ["ack_1"]})
-    assert '"outcome": "ack", "status": 200' in done.stdout
 
 
-def test_a_failure_is_printed_and_nacks_with_its_reason(logpost: Logpost) -> None:
-    with answering(stream(DELIVERY), SETTLED) as server, answering(Answer(b"oh no", status=500)) as receiver:
-        done = logpost("listen", "orders", "billing", "--to", receiver.url, "--limit", "1", url=server.url)
-    assert server.asked[1].target == f"{GROUP}/nack"
-    assert server.asked[1].json == {"ackIds": ["ack_1"], "reason": "the endpoint answered 500"}
-    assert '"outcome": "nack", "status": 500' in done.stdout
-    assert '"excerpt": "oh no"' in done.stdout
+def test_what_arrives_is_printed_a_line_each() -> None:
+    with listening("--limit", "2") as listener:
+        assert listener.post(BODY.encode(), {"logpost-topic": "orders"}) == 200
+        assert listener.post(b"\xff\n") == 200
+        first, second = listener.lines()
+    assert (first["path"], first["message"], first["verified"]) == ("/orders", {"n": 1.0, "name": "é"}, None)
+    assert isinstance(first["headers"], dict)
+    assert first["headers"]["logpost-topic"] == "orders"
+    assert (second["dataBase64"], second["status"]) == ("/wo=", 200)
 
 
-def test_without_a_group_nothing_is_settled(logpost: Logpost) -> None:
-    published = DELIVERY.replace(b'"attempt":2,"maxAttempts":4,"ackId":"ack_1",', b"")
-    with answering(stream(published)) as server, answering(Answer(b"")) as receiver:
-        done = logpost("listen", "orders", "--to", receiver.url, "--limit", "1", url=server.url)
-    assert done.exit_code == 0, done.stderr
-    assert [asked.target for asked in server.asked] == ["/v1/topics/orders/stream?from=latest"]
-    assert not {"logpost-ack-id", "logpost-group"} & {name.lower() for name in receiver.asked[0].headers}
+def test_only_what_is_signed_with_the_secret_now_is_verified() -> None:
+    with listening("--secret", SECRET, "--limit", "5") as listener:
+        statuses = [
+            listener.post(body, headers)
+            for body, headers in (
+                (BODY.encode(), signed()),
+                (BODY.encode(), signed(OTHER)),
+                (BODY.encode() + b" ", signed()),
+                (BODY.encode(), signed(ago_s=3600)),
+                (BODY.encode(), {}),
+            )
+        ]
+        verified = [line["verified"] for line in listener.lines()]
+    assert statuses == [200, 401, 401, 401, 401]
+    assert verified == [True, False, False, False, False]
 
 
-def test_a_secret_that_is_none_is_refused_before_anything_is_taken(logpost: Logpost) -> None:
-    done = logpost("listen", "orders", "billing", "--to", "http://127.0.0.1:1", "--secret", "hunter2")
+def test_it_answers_as_it_is_told() -> None:
+    with listening("--status", "503", "--limit", "1") as listener:
+        assert listener.post(b"{}") == 503
+        assert [line["status"] for line in listener.lines()] == [503]
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(logpost: Logpost) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = logpost("listen", "--port", str(taken.getsockname()[1]))
+    assert done.exit_code == 1
+    assert "cannot listen on 127.0.0.1" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "whsec_%%%"])
+def test_a_secret_that_is_none_is_refused_and_not_repeated(logpost: Logpost, secret: str) -> None:
+    done = logpost("listen", "--secret", secret)
     assert done.exit_code == 2
-    assert "hunter2" not in done.stderr
+    assert secret not in done.stderr
