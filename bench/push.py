@@ -69,6 +69,7 @@ def delays(server: Server, seconds: float) -> list[Line]:
         if beside:
             started.append(receiver(hanging, 1, seconds + 5, hangs=True))
         uvloop.run(declare(server.url, topic, 4, **groups))
+        time.sleep(3)  # the dispatchers have found their groups by then: what is measured is every day, not the first
         load.run("paced", url=server.url, path=f"/v1/topics/{topic}", rate=200, seconds=seconds)
         healthy, *_ = [load.finish(each) for each in started]
         found.append(healthy)

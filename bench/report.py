@@ -67,7 +67,7 @@ def machine() -> str:
 
 
 def write(suites: Sequence[tuple[str, Sequence[Line]]], command: str) -> None:
-    """bench/RESULTS.md and bench/results.json."""
+    """bench/RESULTS.md, which ends with bench/NOTES.md, and bench/results.json."""
     today = datetime.now(UTC).date().isoformat()
     circumstances = (
         f"`{command}` on {today}: {machine()}. Durable: fsync on, a 2xx after COMMIT. Ratios are of one run, turn "
@@ -78,7 +78,7 @@ def write(suites: Sequence[tuple[str, Sequence[Line]]], command: str) -> None:
     for title, lines in suites:
         text += [f"## {title}", "", "| what | value | ratio | target | holds |", "|---|---|---|---|---|"]
         text += [*(line.row() for line in lines), ""]
-    (HERE / "RESULTS.md").write_text("\n".join(text))
+    (HERE / "RESULTS.md").write_text("\n".join(text) + "\n" + (HERE / "NOTES.md").read_text())
     found = {title: [asdict(line) for line in lines] for title, lines in suites}
     (HERE / "results.json").write_text(
         json.dumps({"date": today, "command": command, "suites": found}, indent=1) + "\n"

@@ -51,7 +51,7 @@ def run(*, full: bool) -> list[Line]:
     seconds = 20 if full else 8
     with logpost() as server:
         uvloop.run(declare(server.url, "watched", 4))
-        return [*watched(server, seconds), *idle(server)]
+        return [*idle(server), *watched(server, seconds)]  # memory first: what was used once is kept
 
 
 def watched(server: Server, seconds: int) -> list[Line]:
