@@ -71,16 +71,22 @@ def _of_lease(pulled: Pulled, taken: Taken) -> Iterator[bytes]:
 
 
 def _of_piece(partition_id: int, piece: Piece, place: bytes, tail: bytes) -> Iterator[bytes]:
-    """The hottest loop of a pull: what the messages of a piece have in common was written before."""
+    """The hottest loop of a pull: what the messages of a piece have in common is written once, into a pattern."""
     start = b'{"id":"' + id_prefix(partition_id, piece.published_at).encode()
     published = b',"publishedAt":"' + iso(piece.published_at).encode() + b'","attempt":'
-    keys, metas, attempts, offsets = piece.keys, piece.metas, piece.attempts, piece.offsets
-    for at, payload in enumerate(piece.payloads):
-        offset = piece.first_offset + at if offsets is None else offsets[at]
-        key = keys[at] if keys is not None else None
-        attempt = 1 if attempts is None else attempts[at]
-        head, body = described(metas[at] if metas is not None else None, payload)
-        yield b'%b%x%b%d,"key":%b,%b%b%d%b%x_%x",%b}' % (
-            start, offset, place, offset, b"null" if key is None else encode(key), head, published, attempt, tail,
-            attempt, offset, body,
-        )  # fmt: skip
+    keys = piece.keys or [None] * len(piece.payloads)
+    if piece.metas is None and piece.attempts is None and piece.offsets is None:
+        plain = b'%b%%x%b%%d,"key":%%b,%b%b1%b1_%%x","message":%%b}' % _literal(start, place, NO_META, published, tail)
+        for offset, (key, payload) in enumerate(zip(keys, piece.payloads, strict=True), piece.first_offset):
+            yield plain % (offset, offset, b"null" if key is None else encode(key), offset, payload)
+        return
+    pattern = b'%b%%x%b%%d,"key":%%b,%%b%b%%d%b%%x_%%x",%%b}' % _literal(start, place, published, tail)
+    metas = piece.metas or [None] * len(keys)
+    for (offset, attempt), key, meta, payload in zip(piece.places(), keys, metas, piece.payloads, strict=True):
+        head, body = described(meta, payload)
+        yield pattern % (offset, offset, b"null" if key is None else encode(key), head, attempt, attempt, offset, body)
+
+
+def _literal(*parts: bytes) -> tuple[bytes, ...]:
+    """As they have to be in a pattern to come out as they are."""
+    return tuple(part.replace(b"%", b"%%") for part in parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from operator import methodcaller
 from typing import Literal, NamedTuple
 
 # Six hexadecimal numbers. The lease's id starts with its first deadline, in milliseconds since 1970, followed by
@@ -17,7 +18,7 @@ _ACK_ID = re.compile(
     r"ack_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,8})_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,16})"
 )
 LEASE_RANDOM_BITS = 20
-_HEX = frozenset("0123456789abcdef")
+_OFFSETS = re.compile(r"[0-9a-f]{1,16}(?:_[0-9a-f]{1,16})*")
 
 Status = Literal["ok", "stale"]
 Verb = Literal["ack", "nack", "discard", "extend"]
@@ -61,30 +62,32 @@ class Part(NamedTuple):
 def parts_of(ack_ids: Sequence[str]) -> list[Part]:
     """AckIds by lease: those of one lease differ in their last number only, so the rest is read once.
 
-    Raises InvalidAckId with the position of the first that is none.
+    Raises InvalidAckId with the position of one that is none.
     """
-    parts: dict[str, Part] = {}
-    for position, text in enumerate(ack_ids):
-        head, _, last = text.rpartition("_")
-        part = parts.get(head)
-        if part is None:
-            first = parse_ack_id(text)
-            if first is None:
-                raise InvalidAckId(position)
-            part = parts[head] = Part(first, [], [])
-        offset = _offset(last)
-        if offset is None:
-            raise InvalidAckId(position)
-        part.positions.append(position)
-        part.offsets.append(offset)
-    return [*parts.values()]
+    by_head: dict[str, list[int]] = {}
+    if ack_ids and all(map(methodcaller("startswith", head := _head(ack_ids[0])), ack_ids)):
+        by_head[head] = [*range(len(ack_ids))]
+    else:
+        for position, text in enumerate(ack_ids):
+            by_head.setdefault(_head(text), []).append(position)
+    parts = []
+    for head, positions in by_head.items():
+        first = parse_ack_id(ack_ids[positions[0]])
+        lasts = [ack_ids[position][len(head) :] for position in positions]
+        # All of them at once; an underscore too many is found by their number.
+        joined = "_".join(lasts)
+        if first is None or not _OFFSETS.fullmatch(joined) or joined.count("_") != len(lasts) - 1:
+            raise InvalidAckId(next(at for at in positions if parse_ack_id(ack_ids[at]) is None))
+        offsets = [int(last, 16) for last in lasts]
+        if max(offsets) >= 2**63:
+            raise InvalidAckId(positions[offsets.index(max(offsets))])
+        parts.append(Part(first, positions, offsets))
+    return parts
 
 
-def _offset(text: str) -> int | None:
-    if not 0 < len(text) <= 16 or not _HEX.issuperset(text):
-        return None
-    offset = int(text, 16)
-    return offset if offset < 2**63 else None
+def _head(ack_id: str) -> str:
+    """All but the offset."""
+    return ack_id[: ack_id.rfind("_") + 1]
 
 
 class InvalidAckId(ValueError):
@@ -97,8 +100,11 @@ class InvalidAckId(ValueError):
 
 def multirange(offsets: Iterable[int]) -> str:
     """Offsets as a Postgres int8multirange: ``{[1,4),[7,8)}``."""
+    ordered = sorted(set(offsets))
+    if ordered and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{{[{ordered[0]},{ordered[-1] + 1})}}"
     runs: list[list[int]] = []
-    for offset in sorted(offsets):
+    for offset in ordered:
         if runs and offset <= runs[-1][1]:
             runs[-1][1] = max(runs[-1][1], offset + 1)
         else:
