@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from app import metrics
+from app.broker import tally
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable
 from app.domain.lease import multirange
@@ -28,11 +28,13 @@ Settled = dict[Place, dict[int, set[int]]]
 class Waiting:
     """One request's acks. ``turn`` becomes True when it is to carry out what waits, False when that has been done.
 
-    ``is_eager``: settling the last message of a lease frees the partition for other consumers.
+    ``is_eager``: settling the last message of a lease frees the partition for other consumers. ``is_counted``: not a
+    hook's.
     """
 
     asked: Asked
     is_eager: bool
+    is_counted: bool
     turn: asyncio.Future[bool]
     settled: Settled = field(default_factory=dict)
 
@@ -46,9 +48,9 @@ class Acks:
         self._queue: list[Waiting] = []
         self._is_led = False
 
-    async def settle(self, asked: Asked, *, is_eager: bool) -> Settled:
+    async def settle(self, asked: Asked, *, is_eager: bool, is_counted: bool = True) -> Settled:
         """Returns what was in flight and is now settled, after the commit. Raises DatabaseUnavailable."""
-        waiting = Waiting(asked, is_eager, asyncio.get_running_loop().create_future())
+        waiting = Waiting(asked, is_eager, is_counted, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._is_led and not await self._turn_of(waiting):
             return waiting.settled
@@ -106,7 +108,8 @@ class Acks:
         for place, parts in acked.items():
             for part in parts:  # several of one lease where parts of it were extended
                 settled[place][part.lease_id].update(_offsets(part.ranges))
-        metrics.acked.inc(sum(len(offsets) for parts in settled.values() for offsets in parts.values()))
+        counted = {place for waiting in batch if waiting.is_counted for place in waiting.asked}
+        tally.acked(sum(len(ended) for place in counted & settled.keys() for ended in settled[place].values()))
         for (partition_id, group_id), done in settled.items():
             for lease_id, ended in done.items():
                 self._wakeups.settled(group_id, partition_id, lease_id, ended)
@@ -126,4 +129,4 @@ class Acks:
 
 
 def _offsets(ranges: Iterable[tuple[int, int]]) -> set[int]:
-    return {offset for low, high in ranges for offset in range(low, high)}
+    return set().union(*(range(low, high) for low, high in ranges))

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
 
+from app.broker import tally
 from app.broker.drain import Drain, Publish, once_keys
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
 from app.domain.message import NewMessage, Published
@@ -198,9 +199,12 @@ class Appender:
         drain = Drain(publishes, await self._connection.find_taken(keys) if keys else {})
         rows = drain.rows
         appended = await self._connection.append(rows) if rows else []
+        answered = 0
         for publish, results in drain.answers(appended):
+            answered += len(results)
             if not publish.answer.done():
                 publish.answer.set_result(results)
+        tally.published(stored := sum(len(row.payloads) for row in rows), answered - stored)
         for publish, error in drain.refused:
             self._refuse(publish, error)
         if rows:

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app import metrics
+from app.broker import tally
 from app.broker.catalog import Catalog, GroupKey
 from app.broker.doubts import Doubts
 from app.broker.line import Line, Patience
@@ -178,7 +178,7 @@ class Puller:
     async def _take(self, group: Group, line: Line, demand: Demand, until: float, *, must_survey: bool) -> Pulled:
         taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit, until)
         try:
-            while taking.has_room and (hinted := line.take_hint()) is not None:
+            while taking.goes_on and (hinted := line.take_hint()) is not None:
                 await self._claim(taking, hinted)
             if not taking.taken and (must_survey or line.must_survey):
                 return await self._survey(taking)
@@ -209,7 +209,7 @@ class Puller:
             raise Outdated
         line.note(prospects)
         claimable = [prospect.partition_id for prospect in prospects if prospect.claimable]
-        while claimable and taking.has_room:
+        while claimable and taking.goes_on:
             await self._claim(taking, claimable.pop(0))
         if claimable:
             line.hint(claimable)
@@ -229,7 +229,6 @@ class Puller:
                 return
         taking.add(partition_id, claim)
         if claim.pieces:
-            metrics.claimed.inc(claim.count)
             line.alarm_in(lease_ms / 1000)
             # In partition ordering it is this consumer's now, and whoever settles the last of it says so.
             if claim.more and group.config.ordering != "partition":
@@ -244,6 +243,7 @@ class Puller:
                     self._db, partition_id, taking.group, owner=name, wanted=taking.room,
                     byte_limit=taking.byte_room, lease_ms=lease_ms, judged=judged,
                 )  # fmt: skip
+            tally.claimed(taking.group, claim)
             if claim.outcome != "again":
                 return claim
             if asyncio.get_running_loop().time() >= taking.until:
@@ -268,8 +268,8 @@ class Taking:
     outcomes: set[str] = field(default_factory=set)
 
     @property
-    def has_room(self) -> bool:
-        return self.room > 0 and self.byte_room > 0
+    def goes_on(self) -> bool:
+        return self.room > 0 and self.byte_room > 0 and asyncio.get_running_loop().time() < self.until
 
     def add(self, partition_id: int, claim: Claim) -> None:
         self.outcomes.add(claim.outcome)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from app import metrics
+from app.broker import tally
 from app.broker.acks import Acks, Asked
 from app.broker.wakeups import Wakeups
 from app.domain.errors import InvalidField
@@ -101,16 +101,17 @@ class Settler:
         reasons = [settlement.reason for settlement in chosen]
         details = [settlement.detail for settlement in chosen]
         if verb == "nack":
-            found = await leases.nack(
+            found, dead = await leases.nack(
                 self._db, partition_id, group.id, lease_ids, offsets, reasons=reasons, details=details,
                 delays_ms=[settlement.delay_ms for settlement in chosen],
             )  # fmt: skip
+            tally.nacked(group, len(found), dead)
         else:
             found = await leases.discard(
                 self._db, partition_id, group.id, lease_ids, offsets, reasons=reasons, details=details
             )
+            tally.discarded(group, len(found))
         if found:
-            (metrics.nacked if verb == "nack" else metrics.discarded).inc(len(found))
             for at in found:
                 self._wakeups.settled(group.id, partition_id, lease_ids[at], (offsets[at],))
             self._wakeups.freed(group.id, (partition_id,))
@@ -148,7 +149,8 @@ class Settler:
         for part in parts:
             place = part.first.partition_id, group.id
             asked[place].setdefault(part.first.lease_id, []).extend(part.offsets)
-        settled = await self._acks.settle(asked, is_eager=group.config.ordering == "partition")
+        settled = await self._acks.settle(asked, is_eager=group.config.ordering == "partition",
+                                           is_counted=not group.is_hook)  # fmt: skip
         results = [False] * count
         for part in parts:
             done = settled.get((part.first.partition_id, group.id), {}).get(part.first.lease_id, set())

@@ -102,5 +102,10 @@ class Group(msgspec.Struct, frozen=True):
     updated_at: datetime
 
     @property
+    def is_hook(self) -> bool:
+        """Whether it pushes a hook's log (domain/hook.py), and is no group of a user's."""
+        return self.config.delivery.format == "hook"
+
+    @property
     def paused(self) -> bool:
         return self.paused_since is not None or self.topic_paused_since is not None

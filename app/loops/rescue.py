@@ -7,6 +7,7 @@ messages in flight for ever: uncounted, undead, and in the way of retention.
 from __future__ import annotations
 
 from app import metrics
+from app.broker import tally
 from app.broker.wakeups import Wakeups
 from app.domain.errors import Unavailable
 from app.storage import rescue
@@ -17,10 +18,10 @@ from app.telemetry import log
 async def rescue_once(db: Database, wakeups: Wakeups, *, batch_size: int) -> bool:
     """Ends the expired leases of at most ``batch_size`` cursors. True if there may be more."""
     late = await rescue.late_cursors(db, most=batch_size)
-    messages = 0
+    messages = buried = 0
     for partition_id, group_id in late:
         try:
-            repaired = await rescue.expire(db, partition_id, group_id)
+            repaired, dead = await rescue.expire(db, partition_id, group_id)
         except Unavailable:
             raise
         except Exception:  # one cursor must not keep the others from being rescued
@@ -28,10 +29,8 @@ async def rescue_once(db: Database, wakeups: Wakeups, *, batch_size: int) -> boo
             metrics.loop_failed("rescue")
             continue
         if repaired:
-            messages += repaired
+            messages, buried = messages + repaired, buried + dead
             wakeups.freed(group_id, [partition_id])
-    if messages:
-        metrics.repaired.inc(messages)
-        log.info("repaired", messages=messages, cursors=len(late))
+    tally.repaired(messages, len(late), buried)
     # Nothing repaired means that somebody else was quicker, or that every one of them fails: rest either way.
     return len(late) == batch_size and messages > 0

@@ -36,7 +36,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a consumer got of a partition. ``outcome``: ok, or why there is nothing (see functions/claim.sql)."""
+    """What a consumer got of a partition. ``outcome``: ok, or why there is nothing (see functions/claim.sql).
+
+    ``dead``, ``filtered``, ``expired``, ``lost``: how many others it came across and what became of them.
+    """
 
     outcome: str
     more: bool
@@ -44,6 +47,10 @@ class Claim:
     deadline: datetime | None = None
     epoch: int = 0
     pieces: Sequence[Piece] = ()
+    dead: int = 0
+    filtered: int = 0
+    expired: int = 0
+    lost: int = 0
 
     @property
     def count(self) -> int:
@@ -66,8 +73,8 @@ class Judged:
 
 
 CLAIM = """
-    select outcome, more, lease_id, lease_deadline, lease_epoch, first_offset, offsets, published, keys, metas,
-           payloads, attempts
+    select outcome, more, lease_id, lease_deadline, lease_epoch, n_dead, n_filtered, n_expired, n_lost,
+           first_offset, offsets, published, keys, metas, payloads, attempts
     from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 
@@ -94,10 +101,10 @@ async def claim(
     )  # fmt: skip
     rows = await on_collision_again(lambda: db.fetch(CLAIM, *arguments))
     first = rows[0]
-    if first[0] != "ok":
-        return Claim(first[0], bool(first[1]))
-    pieces = [Piece(*tuple(row)[5:]) for row in rows]
-    return Claim("ok", first[1], first[2], first[3], first[4], pieces)
+    outcome, more, lease_id, deadline, epoch, *passed = tuple(first)[:9]
+    if outcome != "ok":
+        return Claim(outcome, bool(more), 0, None, 0, (), *passed)
+    return Claim(outcome, more, lease_id, deadline, epoch, [Piece(*tuple(row)[9:]) for row in rows], *passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +201,7 @@ async def _positions(db: Database, statement: str, *arguments: Any) -> set[int]:
     return {position - 1 for position in positions}
 
 
-NACK = "select nack($1, $2, $3, $4, $5, $6, $7, $8)"
+NACK = "select held, n_dead from nack($1, $2, $3, $4, $5, $6, $7, $8)"
 
 
 async def nack(
@@ -208,13 +215,15 @@ async def nack(
     reasons: Sequence[str | None],
     outcome: str = "nacked",
     details: Sequence[str | None] | None = None,
-) -> set[int]:
+) -> tuple[set[int], int]:
     """Gives deliveries up as failed; a delay of None is the backoff's. ``details``: JSON objects, see
-    functions/record_attempts.sql."""
-    return await _positions(
-        db, NACK, partition_id, group_id, lease_ids, offsets, delays_ms, reasons, outcome,
-        details or [None] * len(offsets),
-    )  # fmt: skip
+    functions/record_attempts.sql. Returns the positions of what was in flight, and how many of it are dead now."""
+    details = details or [None] * len(offsets)
+    row = await on_collision_again(
+        lambda: db.fetchrow(NACK, partition_id, group_id, lease_ids, offsets, delays_ms, reasons, outcome, details)
+    )
+    assert row is not None
+    return {position - 1 for position in row["held"]}, row["n_dead"]
 
 
 DISCARD = "select discard($1, $2, $3, $4, $5, $6)"

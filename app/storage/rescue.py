@@ -19,10 +19,12 @@ async def late_cursors(db: Database, *, most: int) -> list[tuple[int, int]]:
     return [(row["partition_id"], row["group_id"]) for row in await db.fetch(LATE, most)]
 
 
-EXPIRE = "select expire_leases($1, $2)"
+EXPIRE = "select n, n_dead from expire_leases($1, $2)"
 
 
-async def expire(db: Database, partition_id: int, group_id: int) -> int:
-    """Fails what leases past their deadline still hold there; returns how many deliveries that were."""
-    expired: int = await on_collision_again(lambda: db.fetchval(EXPIRE, partition_id, group_id))
-    return expired
+async def expire(db: Database, partition_id: int, group_id: int) -> tuple[int, int]:
+    """Fails what leases past their deadline still hold there; returns how many deliveries that were, and how many of
+    them are dead now."""
+    row = await on_collision_again(lambda: db.fetchrow(EXPIRE, partition_id, group_id))
+    assert row is not None
+    return row["n"], row["n_dead"]

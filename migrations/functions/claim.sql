@@ -6,7 +6,7 @@
 --                           └─▶ filtered, expired: counted. Blocked key: held. Not due yet: delayed.
 --
 -- outcome: ok, or why there is nothing: again (the cursor moved, call again), empty, held, leased, busy, paused,
--- max_in_flight. more: there may be more to take here. offsets is null where a piece is contiguous from first_offset;
+-- max_in_flight. n_*: what became of others on the way. more: there may be more to take here. offsets is null where a piece is contiguous from first_offset;
 -- attempts is null where all are first attempts.
 --
 -- Groups with a filter judge messages before they claim: of the range [seen_from, seen_to), refused are hidden (and of
@@ -17,7 +17,7 @@ create or replace function claim(
 returns table (
     outcome text, more boolean, lease_id bigint, lease_deadline timestamptz, lease_epoch int,
     first_offset bigint, offsets bigint[], published timestamptz, keys text[], metas jsonb[], payloads bytea[],
-    attempts int[])
+    attempts int[], n_dead int, n_filtered int, n_expired int, n_lost bigint)
 language plpgsql rows 10 as $$
 #variable_conflict use_column
 declare
@@ -48,10 +48,9 @@ declare
     timed boolean := false;
     plain boolean;
     is_more boolean := false;
-    n_filtered int := 0;
     n_failed int := 0;
-    n_expired int := 0;
 begin
+    n_dead := 0; n_filtered := 0; n_expired := 0; n_lost := 0;
     -- Claims of other partitions run beside this one. Where together they could pass the limit, they take turns; where
     -- they could not, each says that it is at work, so that one that stalls is waited for before the limit is reached.
     if siblings > 1 then
@@ -79,7 +78,7 @@ begin
     t := clock_timestamp();
 
     if exists (select from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t) then
-        perform expire(p, g, t);
+        select e.n_dead into n_dead from expire(p, g, t) e;
     end if;
     if mode = 'partition' and exists (
         select from leases l where l.partition_id = p and l.group_id = g and l.owner <> who) then
@@ -223,6 +222,7 @@ begin
     if not found then
         raise exception 'cursor has moved' using errcode = '40001', detail = p::text;
     end if;
+    n_lost := start - c.next_offset;
 
     if plain and upto > start then
         insert into leases (partition_id, group_id, id, deadline, owner, pending)
@@ -252,7 +252,8 @@ begin
         select 'ok', is_more, lease, ends, c.epoch, greatest(x.base_offset, start), null::bigint[], x.published_at,
                case when s.whole then x.keys else x.keys[s.low:s.high] end,
                case when s.whole then x.meta else x.meta[s.low:s.high] end,
-               case when s.whole then x.payloads else x.payloads[s.low:s.high] end, null::int[]
+               case when s.whole then x.payloads else x.payloads[s.low:s.high] end, null::int[],
+               n_dead, n_filtered, n_expired, n_lost
         from batches x
         cross join lateral (select greatest(start - x.base_offset, 0)::int + 1 as low,
                                    least(x.count, upto - x.base_offset)::int as high,
@@ -263,7 +264,7 @@ begin
         return query
         select 'ok', is_more, lease, ends, c.epoch, min(m.o), array_agg(m.o order by m.o), m.at,
                array_agg(m.key order by m.o), array_agg(m.meta order by m.o), array_agg(m.payload order by m.o),
-               array_agg(m.attempt order by m.o)
+               array_agg(m.attempt order by m.o), n_dead, n_filtered, n_expired, n_lost
         from (select w.o, coalesce(d.published_at, l.published_at) as at, coalesce(d.key, l.key) as key,
                      coalesce(d.meta, l.meta) as meta, coalesce(d.payload, l.payload) as payload,
                      coalesce(d.attempt, 0) + 1 as attempt

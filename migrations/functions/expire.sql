@@ -1,11 +1,10 @@
 -- Takes back what leases past their deadline still hold, as failed by timeout. The caller holds the cursor's row.
-create or replace function expire(p bigint, g int, t timestamptz)
-returns int
+-- Returns how many deliveries that were, and how many of them are dead now.
+create or replace function expire(p bigint, g int, t timestamptz, out n int, out n_dead int)
 language plpgsql as $$
 #variable_conflict use_column
 declare
     late bigint[];
-    n int;
 begin
     with gone as (
         delete from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t
@@ -26,10 +25,10 @@ begin
     cross join lateral unnest(x.pending) r
     cross join lateral generate_series(lower(r), upper(r) - 1) f (o);
     n := coalesce(cardinality(late), 0);
+    n_dead := 0;
     if n > 0 then
-        perform fail(p, g, t, late, array_fill(null::bigint, array[n]),
-                     array_fill('timeout: not settled before the lease ended'::text, array[n]), 'timeout',
-                     array_fill(null::jsonb, array[n]));
+        n_dead := fail(p, g, t, late, array_fill(null::bigint, array[n]),
+                       array_fill('timeout: not settled before the lease ended'::text, array[n]), 'timeout',
+                       array_fill(null::jsonb, array[n]));
     end if;
-    return n;
 end $$;

@@ -1,9 +1,10 @@
 -- Deliveries that failed: one attempt of each is used up. What has attempts left waits for its retry and holds back
 -- its key; what has none is buried, which releases the key. Called by expire and nack, which hold the cursor's row
 -- and have already taken the offsets out of their leases. Arrays run side by side; a delay of null means the backoff.
+-- Returns how many were buried.
 create or replace function fail(
     p bigint, g int, t timestamptz, failed bigint[], delays bigint[], reasons text[], outcome text, details jsonb[])
-returns void
+returns int
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -62,4 +63,5 @@ begin
     if retried is not null and config ->> 'ordering' <> 'none' then
         perform hold_followers(p, g, retried, retried_keys);
     end if;
+    return coalesce(cardinality(exhausted), 0);
 end $$;

@@ -66,7 +66,7 @@ class Courier:
 
     @property
     def is_hook(self) -> bool:
-        return self.group.config.delivery.format == "hook"
+        return self.group.is_hook
 
     def deliver(self, taken: Iterable[Leased]) -> None:
         """Starts on these, each behind what is in hand of its key."""
