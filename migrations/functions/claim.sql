@@ -6,8 +6,8 @@
 --                           └─▶ filtered, expired: counted. Blocked key: held. Not due yet: delayed.
 --
 -- outcome: ok, or why there is nothing: again (the cursor moved, call again), empty, held, leased, busy, paused,
--- max_in_flight. n_*: what became of others on the way. more: there may be more to take here. offsets is null where a piece is contiguous from first_offset;
--- attempts is null where all are first attempts.
+-- max_in_flight. more: there may be more to take here. n_*: what became of others on the way. offsets is null where a
+-- piece is contiguous from first_offset; attempts is null where all are first attempts.
 --
 -- Groups with a filter judge messages before they claim: of the range [seen_from, seen_to), refused are hidden (and of
 -- those, failed are those that the filter failed for); only that range can be passed.
@@ -33,6 +33,7 @@ declare
     flying text[];
     blocked text[] := '{}';
     waiting bigint := 0;
+    is_waiting boolean := false;
     picked bigint[] := '{}';
     picked_bytes bigint := 0;
     taken bigint[] := '{}';
@@ -113,14 +114,16 @@ begin
         select x.picked, x.picked_bytes into picked, picked_bytes
         from take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying) x;
         bytes := picked_bytes;
-        select count(*), coalesce(array_agg(distinct d.key) filter (where d.key is not null and mode <> 'none'), '{}')
-        into waiting, blocked
-        from deferred d
-        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
+        is_waiting := exists (
+            select from deferred d
+            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed');
+        if mode <> 'none' then
+            blocked := array(select h.key from waiting_heads(p, g, t) h);
+        end if;
         is_more := cardinality(picked) = room or picked_bytes >= byte_limit;
     end if;
     blocked := blocked || coalesce(flying, '{}');
-    straight_room := case when waiting < held_limit and picked_bytes < byte_limit then room - cardinality(picked) else 0 end;
+    straight_room := case when picked_bytes < byte_limit then room - cardinality(picked) else 0 end;
 
     -- Then the straight line: how far to look. What retention took before it was read is lost.
     select x.first_offset into retained from partitions x where x.id = p;
@@ -148,6 +151,13 @@ begin
         end loop;
     end if;
     plain := plain and not timed and cardinality(picked) = 0 and bytes <= byte_limit;
+    if first_base is not null and is_waiting then  -- only now, because it takes longer the more there are
+        select count(*) into waiting from deferred d
+        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
+        if waiting >= held_limit then
+            first_base := null;
+        end if;
+    end if;
 
     if first_base is null then
         upto := start;
@@ -208,7 +218,7 @@ begin
 
     if upto = c.next_offset and cardinality(picked) = 0 and n_expired = 0 then
         outcome := case when seen_from is not null and start <> seen_from then 'again'
-                        when waiting > 0 or exists (
+                        when is_waiting or exists (
             select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
             then 'held' else 'empty' end;
         more := outcome = 'again'; return next; return;

@@ -1,5 +1,6 @@
 -- Puts deferred messages that are due and free into a lease, and returns their offsets and the bytes of their payloads.
--- In order of keys, a message is free when everything of its key that waits before it goes along, and its key is not in flight elsewhere.
+-- In order of keys, a message is free when everything of its key that waits before it goes along, and its key is not
+-- in flight elsewhere.
 -- The caller holds the cursor's row. At least one is taken, however large.
 create or replace function take_deferred(
     p bigint, g int, t timestamptz, lease bigint, wanted int, byte_limit bigint, ordered boolean, flying text[],
@@ -10,20 +11,17 @@ declare
     vanished bigint[];
 begin
     if ordered then
-        with heads as (
-            select distinct on (d.key) d.key, d.state = 'held' or d.due_at <= t as ready
-            from deferred d
-            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
-              and d.key is not null
-            order by d.key, d."offset"),
-        free as materialized (
-            select h.key from heads h where h.ready and h.key <> all (coalesce(flying, '{}'))),
+        with free as materialized (
+            select h.key from waiting_heads(p, g, t) h where h.ready and h.key <> all (coalesce(flying, '{}'))),
         runs as (
-            select d."offset" as o,
-                   bool_and(d.state = 'held' or d.due_at <= t) over (partition by d.key order by d."offset") as ready
+            select r.o, bool_and(r.ready) over (partition by f.key order by r.o) as ready
             from free f
-            join deferred d on d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
-                           and d.key = f.key),
+            cross join lateral (
+                select d."offset" as o, d.state = 'held' or d.due_at <= t as ready
+                from deferred d
+                where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed'
+                  and d.key = f.key
+                order by d."offset" limit wanted) r),
         chosen as (
             select r.o from runs r where r.ready
             union all

@@ -1,4 +1,4 @@
-"""Functions tell what became of messages: how many are dead, filtered, expired, lost."""
+"""Functions tell what became of messages, and what waits behind a key costs no claim anything."""
 
 from alembic import op
 
@@ -17,7 +17,7 @@ drop function if exists expire(bigint, int, timestamptz);
 drop function if exists fail(bigint, int, timestamptz, bigint[], bigint[], text[], text, jsonb[]);
 """
 
-FUNCTIONS = ["fail", "expire", "expire_leases", "nack", "claim"]
+FUNCTIONS = ["fail", "expire", "expire_leases", "nack", "waiting_heads", "take_deferred", "claim"]
 
 
 def upgrade() -> None:
