@@ -47,25 +47,25 @@ class Attempt:
 # One page of one partition after an offset; leased messages come from the leases, whose rows may be older than what
 # is deferred in them, so a deferred message in a lease counts as leased.
 DELIVERIES = """
-    select $1::bigint, x.o, coalesce(x.key, e.key), x.state, x.attempt, x.due_at, x.ends, x.owner, x.error,
-           coalesce(x.published_at, e.published_at)
-    from (
+    with x as materialized (
         select f.o, d.key, 'leased' as state, coalesce(d.attempt, 0) + 1 as attempt, null::timestamptz as due_at,
                l.deadline as ends, l.owner, d.error, d.published_at
         from leases l
         cross join lateral unnest(l.pending) r (r)
-        cross join lateral generate_series(lower(r.r), upper(r.r) - 1) f (o)
+        cross join lateral generate_series(greatest(lower(r.r), $3 + 1), upper(r.r) - 1) f (o)
         left join deferred d on d.partition_id = $1 and d.group_id = $2 and d."offset" = f.o
         where l.partition_id = $1 and l.group_id = $2 and 'leased' = any ($5)
         union all
         select d."offset", d.key, d.state, d.attempt + case when d.state = 'retrying' then 0 else 1 end,
                nullif(d.due_at, '-infinity'), null, null, d.error, d.published_at
         from deferred d
-        where d.partition_id = $1 and d.group_id = $2 and d.lease_id is null and d.state = any ($5)) x
-    left join envelopes_at($1, array[x.o]) e on true
-    where x.o > $3
+        where d.partition_id = $1 and d.group_id = $2 and d."offset" > $3 and d.lease_id is null
+          and d.state = any ($5)
+        order by 1 limit $4)
+    select $1::bigint, x.o, coalesce(x.key, e.key), x.state, x.attempt, x.due_at, x.ends, x.owner, x.error,
+           coalesce(x.published_at, e.published_at)
+    from x left join envelopes_at($1, array(select o from x)) e on e."offset" = x.o
     order by x.o
-    limit $4
 """
 
 
