@@ -105,9 +105,8 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         own.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
     if meta.correlation_id is not None:
         own.append(("Correlation-Id", header_value(meta.correlation_id)))
-    configured = {name.lower() for name in config.delivery.headers}
     trace = meta.headers.get("traceparent", "")
-    if is_traceparent(trace) and "traceparent" not in configured:
+    if is_traceparent(trace) and "traceparent" not in {name.lower() for name in config.delivery.headers}:
         own.append(("traceparent", trace))
     body, describing = shaped(config.delivery.format, group, message, message_id, meta)
     return signed_request(

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
@@ -63,7 +63,8 @@ class Sender:
 
         The cancellation of the caller ends the request and its connection.
         """
-        async with self._place(_origin(request.url)):
+        # The share first: who waits for an origin that hangs must not hold a place that others need.
+        async with self._share(_origin(request.url)), self._free:
             return await self._send(request)
 
     async def _send(self, request: Request) -> Answer:
@@ -89,23 +90,22 @@ class Sender:
             action=action_of(response.headers.get("Logpost-Action")),
         )
 
-    @contextlib.asynccontextmanager
-    async def _place(self, origin: str) -> AsyncIterator[None]:
-        # The share first: who waits for an origin that hangs must not hold a place that others need.
+    def _share(self, origin: str) -> asyncio.Semaphore:
         share = self._shares.get(origin)
         if share is None:
             share = self._shares[origin] = asyncio.Semaphore(self._max_requests_per_origin)
-        async with share, self._free:
-            yield
+        return share
 
 
 async def _beginning(response: aiohttp.ClientResponse, deadline: float) -> bytes:
     """Up to MAX_BODY_BYTES of the body; the connection goes back to the pool if that was all of it, else it is cut."""
-    body = bytearray()
+    content, body = response.content, bytearray()
     try:
+        if content.is_eof() and content.exception() is None:  # the common case: it came with the head
+            return content.read_nowait(MAX_BODY_BYTES)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
             async with asyncio.timeout_at(deadline):
-                while len(body) < MAX_BODY_BYTES and (data := await response.content.readany()):
+                while len(body) < MAX_BODY_BYTES and (data := await content.readany()):
                     body += data
         return bytes(body)
     finally:

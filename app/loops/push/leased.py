@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 from app.broker.pull import Pulled
 from app.domain.lease import AckId
-from app.domain.message import Message, message_id
+from app.domain.message import Message, id_prefix
 
 
 @dataclass(eq=False, slots=True)
 class Leased:
-    """``sure_at``: the loop's time at which the lease was last known to live. ``is_ending``: its end is in the ledger.
+    """``id``: the message's. ``sure_at``: the loop's time at which the lease was last known to live.
 
-    ``wait``: what bounds its sending, or its waiting to be sent; cut short when the lease is lost.
+    ``is_ending``: its end is in the ledger. ``wait``: what bounds its sending, or its waiting to be sent; cut short
+    when the lease is lost.
     """
 
+    id: str
     message: Message
     attempt: int
     ack_id: AckId
@@ -26,11 +28,6 @@ class Leased:
     is_ending: bool = False
     is_sending: bool = False
     wait: asyncio.Timeout | None = None
-
-    @property
-    def id(self) -> str:
-        message = self.message
-        return message_id(message.partition_id, message.published_at, message.offset)
 
     def cut_short(self) -> None:
         if self.wait is not None:
@@ -47,8 +44,10 @@ def leased_of(pulled: Pulled, now: float) -> Iterator[Leased]:
     for taken in pulled.taken:
         claim, place = taken.claim, taken.partition_id
         for piece in claim.pieces:
+            prefix = id_prefix(place, piece.published_at)
             for at, (offset, attempt) in enumerate(piece.places()):
                 yield Leased(
+                    f"{prefix}{offset:x}",
                     Message(
                         place, offset, piece.published_at, piece.keys[at] if piece.keys else None,
                         piece.metas[at] if piece.metas else None, piece.payloads[at],
