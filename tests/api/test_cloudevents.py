@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import httpx
 import pytest
 
-TOPIC = "/v1/topics/orders"
-ONE = f"{TOPIC}/messages"
-BATCH = f"{TOPIC}/messages/batch"
+from tests.api.wire import BATCH, ONE, TOPIC, faults, stored
+
 EVENT = {"specversion": "1.0", "id": "1", "source": "/checkout", "type": "order.paid"}
 CE_HEADERS = {f"ce-{name}": value for name, value in EVENT.items()}
 
@@ -18,18 +16,6 @@ CE_HEADERS = {f"ce-{name}": value for name, value in EVENT.items()}
 @pytest.fixture(autouse=True)
 async def topic(client: httpx.AsyncClient) -> None:
     await client.put(TOPIC, json={"distribution": {"partitions": 4}})
-
-
-async def stored(client: httpx.AsyncClient) -> list[dict[str, Any]]:
-    answer = await client.get(ONE)
-    assert answer.status_code == 200, answer.text
-    items: list[dict[str, Any]] = answer.json()["items"]
-    return items
-
-
-def faults(answer: httpx.Response) -> list[tuple[str | None, int | None]]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    return [(fault.get("field"), fault.get("index")) for fault in answer.json()["errors"]]
 
 
 async def test_cloud_events_come_in_every_mode(client: httpx.AsyncClient) -> None:

@@ -11,11 +11,9 @@ from starlette.types import ASGIApp
 
 from app.main import create_app
 from app.settings import Settings
+from tests.api.wire import BATCH, ONE, TOPIC, faults, stored
 from tests.app_client import lifespan, serving
 
-TOPIC = "/v1/topics/orders"
-ONE = f"{TOPIC}/messages"
-BATCH = f"{TOPIC}/messages/batch"
 # The smallest limits that may be set.
 SMALL: dict[str, Any] = {"max_message_bytes": 1024, "max_batch_bytes": 4096}
 
@@ -23,18 +21,6 @@ SMALL: dict[str, Any] = {"max_message_bytes": 1024, "max_batch_bytes": 4096}
 @pytest.fixture(autouse=True)
 async def topic(client: httpx.AsyncClient) -> None:
     await client.put(TOPIC, json={"distribution": {"partitions": 4}})
-
-
-async def stored(client: httpx.AsyncClient) -> list[dict[str, Any]]:
-    answer = await client.get(ONE)
-    assert answer.status_code == 200, answer.text
-    items: list[dict[str, Any]] = answer.json()["items"]
-    return items
-
-
-def faults(answer: httpx.Response) -> list[tuple[str | None, int | None]]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    return [(fault.get("field"), fault.get("index")) for fault in answer.json()["errors"]]
 
 
 ELSEWHERE = [

@@ -11,27 +11,12 @@ import pytest
 
 from app.api.application import application
 from app.api.openapi import document_of
-
-TOPIC = "/v1/topics/orders"
-ONE = f"{TOPIC}/messages"
-BATCH = f"{TOPIC}/messages/batch"
+from tests.api.wire import BATCH, ONE, TOPIC, faults, stored
 
 
 @pytest.fixture(autouse=True)
 async def topic(client: httpx.AsyncClient) -> None:
     await client.put(TOPIC, json={"distribution": {"partitions": 4}})
-
-
-async def stored(client: httpx.AsyncClient) -> list[dict[str, Any]]:
-    answer = await client.get(ONE)
-    assert answer.status_code == 200, answer.text
-    items: list[dict[str, Any]] = answer.json()["items"]
-    return items
-
-
-def faults(answer: httpx.Response) -> list[tuple[str | None, int | None]]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    return [(fault.get("field"), fault.get("index")) for fault in answer.json()["errors"]]
 
 
 async def test_the_answer_says_where_the_message_is(client: httpx.AsyncClient) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 
 TOPIC = "/v1/topics/orders"
+ONE = f"{TOPIC}/messages"
+BATCH = f"{TOPIC}/messages/batch"
 GROUP = f"{TOPIC}/groups/billing"
 QUICK = {"max": 0, "strategy": "fixed", "baseDelay": 1, "maxDelay": 1}
 
@@ -25,6 +27,19 @@ async def published(client: httpx.AsyncClient, *messages: Any, **options: Any) -
     assert answer.status_code == 201, answer.text
     results: list[dict[str, Any]] = answer.json()["results"]
     return results
+
+
+async def stored(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+    answer = await client.get(ONE)
+    assert answer.status_code == 200, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def faults(answer: httpx.Response) -> list[tuple[str | None, int | None]]:
+    """Field and index of everything that a problem document finds wrong."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    return [(fault.get("field"), fault.get("index")) for fault in answer.json()["errors"]]
 
 
 async def pulled(client: httpx.AsyncClient, group: str = GROUP, **body: Any) -> list[dict[str, Any]]:
