@@ -52,6 +52,7 @@ from app.loops.streams import start_streams
 from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.vault import Vault
 from app.webhook.address import Policy
 from app.webhook.send import Sender
 
@@ -89,7 +90,8 @@ class Served:
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         settings = self._settings
         async with Supervisor(drain_s=settings.shutdown_timeout_ms / 1000) as supervisor:
-            db = await Database.open(self._dsn, pool_size=settings.database_pool_size)
+            vault = Vault(settings.secret_key_list)
+            db = await Database.open(self._dsn, pool_size=settings.database_pool_size, vault=vault)
             sender = Sender(policy := Policy(settings.push_port_ranges, settings.push_networks))
             parts = _parts(settings, db, policy, sender)
             publisher = Publisher(parts.catalog, parts.appender)

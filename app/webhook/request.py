@@ -21,6 +21,7 @@ from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import JSON, Message
 from app.domain.options import is_traceparent
 from app.domain.partition import number_of
+from app.domain.secret import values_to_mask
 from app.domain.signature import parse_secret, sign
 from app.webhook import cloudevent
 
@@ -44,12 +45,16 @@ _RESERVED_PREFIXES = ("webhook-", "logpost-", "message-header-", "ce-", "proxy-"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status."""
+    """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status.
+
+    ``hidden``: what must not show of an answer that repeats it.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_ms: int
+    hidden: tuple[str, ...] = ()
 
 
 class Meta(msgspec.Struct, rename="camel"):
@@ -118,6 +123,7 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         secrets=secrets_of(config.delivery, now),
         headers=(*own, *describing, *config.delivery.headers.items()),
         timeout_ms=config.ack_timeout_ms,
+        hidden=values_to_mask(config.delivery.headers),
     )
 
 
@@ -144,6 +150,7 @@ def signed_request(
     secrets: Iterable[str],
     headers: Iterable[tuple[str, str]],
     timeout_ms: int,
+    hidden: tuple[str, ...] = (),
 ) -> Request:
     """A request with the headers of Standard Webhooks; without secrets it is not signed."""
     timestamp = int(now.timestamp())
@@ -154,15 +161,16 @@ def signed_request(
     sent = [*signing, *headers]
     if not any(name.lower() == "user-agent" for name, _ in sent):
         sent.append(("User-Agent", USER_AGENT))
-    return Request(url, tuple(sent), body, timeout_ms)
+    return Request(url, tuple(sent), body, timeout_ms, hidden)
 
 
 def secrets_of(delivery: Delivery, now: datetime) -> tuple[str, ...]:
-    """The secrets that sign now: the present one first, then the one it replaced while their overlap lasts."""
-    until = delivery.previous_secret_until
-    overlaps = until is not None and now < until
-    previous = delivery.previous_secret if overlaps else None
-    return tuple(secret for secret in (delivery.secret, previous) if secret is not None)
+    """The secrets that sign now: the present one first, then the one it replaced while their overlap lasts.
+
+    Raises SecretUnreadable if anything of the delivery cannot be read: nothing is sent that is half signed.
+    """
+    delivery.require_readable(now)
+    return tuple(secret for secret in (delivery.secret, delivery.overlapping(now)) if secret is not None)
 
 
 def header_value(text: str) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import aiohttp
 
 from app.domain.outcome import Answer, ErrorClass, action_of, excerpt_of, retry_after_ms
+from app.domain.secret import MASK
 from app.webhook.address import Policy
 from app.webhook.dial import CONNECT_TIMEOUT_S, AddressRefused, HeadTooLarge, Lookup, open_session, post
 from app.webhook.request import Request
@@ -84,7 +85,7 @@ class Sender:
             error_class=None if accepted else "status",
             error=None if accepted else f"the endpoint answered {response.status}",
             latency_ms=latency_ms,
-            excerpt=excerpt_of(body),
+            excerpt=excerpt_of(_without(request.hidden, body)),
             retry_after_ms=retry_after_ms(response.headers, datetime.now(UTC)),
             action=action_of(response.headers.get("Logpost-Action")),
         )
@@ -110,6 +111,13 @@ async def _beginning(response: aiohttp.ClientResponse, deadline: float) -> bytes
         return bytes(body)
     finally:
         response.release()  # aiohttp cuts a connection whose body was not read to its end
+
+
+def _without(hidden: Iterable[str], body: bytes) -> bytes:
+    """An endpoint that answers with what it was asked tells its secrets to whoever may read the attempts."""
+    for secret in hidden:
+        body = body.replace(secret.encode(), MASK.encode())
+    return body
 
 
 def _explained(error: Exception, timeout_ms: int) -> tuple[ErrorClass, str]:
