@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from app.domain import message as messages
 from app.domain.errors import InvalidField
 from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import JSON, Message
-from app.domain.options import is_traceparent
+from app.domain.options import TRACEPARENT, trace_of
 from app.domain.partition import number_of
 from app.domain.secret import values_to_mask
 from app.domain.signature import parse_secret, sign
@@ -47,7 +47,8 @@ _RESERVED_PREFIXES = ("webhook-", "logpost-", "message-header-", "ce-", "proxy-"
 class Request:
     """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status.
 
-    ``hidden``: what must not show of an answer that repeats it.
+    ``hidden``: what must not show of an answer that repeats it. ``is_traced``: its trace is the message's, and its
+    receiver may be told of the span it is sent in.
     """
 
     url: str
@@ -55,6 +56,7 @@ class Request:
     body: bytes
     timeout_ms: int
     hidden: tuple[str, ...] = ()
+    is_traced: bool = False
 
 
 class Meta(msgspec.Struct, rename="camel"):
@@ -110,12 +112,11 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         own.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
     if meta.correlation_id is not None:
         own.append(("Correlation-Id", header_value(meta.correlation_id)))
-    configured = {name.lower() for name in config.delivery.headers}
-    trace = meta.headers.get("traceparent", "")
-    if is_traceparent(trace) and "traceparent" not in configured:
-        own.append(("traceparent", trace))
+    is_traced = TRACEPARENT not in {name.lower() for name in config.delivery.headers}
+    if is_traced:
+        own += trace_of(meta.headers)
     body, describing = shaped(config.delivery.format, group, message, message_id, meta)
-    return signed_request(
+    request = signed_request(
         config.delivery.url,
         body,
         webhook_id=message_id,
@@ -125,6 +126,7 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         timeout_ms=config.ack_timeout_ms,
         hidden=values_to_mask(config.delivery.headers),
     )
+    return replace(request, is_traced=is_traced)
 
 
 def _hook_request(config: GroupConfig, event: Message, event_id: str, now: datetime) -> Request:

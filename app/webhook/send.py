@@ -12,6 +12,7 @@ import contextlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
@@ -20,6 +21,7 @@ import aiohttp
 
 from app.domain.outcome import Answer, ErrorClass, action_of, excerpt_of, retry_after_ms
 from app.domain.secret import MASK
+from app.tracing import Tracing
 from app.webhook.address import Policy
 from app.webhook.dial import CONNECT_TIMEOUT_S, AddressRefused, HeadTooLarge, Lookup, open_session, post
 from app.webhook.request import Request
@@ -44,9 +46,11 @@ class Sender:
         tls: ssl.SSLContext | None = None,
         max_requests: int = MAX_REQUESTS,
         max_requests_per_origin: int = MAX_REQUESTS_PER_ORIGIN,
+        tracing: Tracing | None = None,
     ) -> None:
         self._session = open_session(policy, lookup=lookup, tls=tls)
         self._free = asyncio.Semaphore(max_requests)
+        self._tracing = tracing
         self._max_requests_per_origin = max_requests_per_origin
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -65,7 +69,12 @@ class Sender:
         The cancellation of the caller ends the request and its connection.
         """
         async with self._place(_origin(request.url)):
-            return await self._send(request)
+            if self._tracing is None or not request.is_traced:
+                return await self._send(request)
+            with self._tracing.delivering(request.url, request.headers) as delivering:
+                answer = await self._send(replace(request, headers=delivering.headers))
+                delivering.ended(answer.status, answer.error_class)
+                return answer
 
     async def _send(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
