@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench faults openapi clean
+.PHONY: help serve test lint audit format bench faults openapi clean
 # A line that fails must not leave a half-made target that looks finished.
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,9 @@ lint: $(STAMP) ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: $(STAMP) ## known vulnerabilities of the dependencies, where that can be asked
+	@$(BIN)/python .ci/audit
+
 format: $(STAMP) ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -44,7 +47,7 @@ openapi: $(STAMP) ## write openapi/openapi.json anew
 	$(BIN)/python -m app.api.openapi
 
 clean: ## remove what was built; never data
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find app bench migrations tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Everything comes from requirements.txt, the project's own build backend included, so that installing the project

@@ -52,6 +52,8 @@ from app.loops.streams import start_streams
 from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.vault import Vault
+from app.tracing import tracing
 from app.webhook.address import Policy
 from app.webhook.send import Sender
 
@@ -88,15 +90,23 @@ class Served:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         settings = self._settings
-        async with Supervisor(drain_s=settings.shutdown_timeout_ms / 1000) as supervisor:
-            db = await Database.open(self._dsn, pool_size=settings.database_pool_size)
-            sender = Sender(policy := Policy(settings.push_port_ranges, settings.push_networks))
+        async with (
+            tracing() as traces,
+            Supervisor(drain_s=settings.shutdown_timeout_ms / 1000) as supervisor,
+        ):
+            vault = Vault(settings.secret_key_list)
+            db = await Database.open(self._dsn, pool_size=settings.database_pool_size, vault=vault)
+            policy = Policy(settings.push_port_ranges, settings.push_networks)
+            sender = Sender(policy, tracing=traces)
             parts = _parts(settings, db, policy, sender)
             publisher = Publisher(parts.catalog, parts.appender)
             self._parts = parts
             _start(settings, supervisor, parts, sender)
             app.state.parts = parts
-            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, _table(settings, parts, publisher))
+            table = _table(settings, parts, publisher)
+            if traces is not None:
+                table = {path: Entry(traces.traced(path, call), right) for path, (call, right) in table.items()}
+            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, table)
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
             try:
                 yield

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     root_key: Annotated[SecretStr | None, OrNone] = Field(
         None, description="Switches API keys on: this key (32 characters or more) manages the others."
     )
+    secret_keys: Annotated[SecretStr | None, OrNone] = Field(
+        None, description="Keys that encrypt secrets at rest, newest first: 32 characters or more each, or base64."
+    )
     project: str = Field("default", pattern=f"^{NAME}$", description="Project of requests that name none.")
     environment: str = Field("default", pattern=f"^{NAME}$", description="Environment of requests that name none.")
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
@@ -180,6 +183,11 @@ class Settings(BaseSettings):
         return _networks("127.0.0.0/8,::1/128") if self.loopback_only else ()
 
     @property
+    def secret_key_list(self) -> list[str]:
+        """The first encrypts, all decrypt."""
+        return _items(self.secret_keys.get_secret_value()) if self.secret_keys else []
+
+    @property
     def cors_origin_list(self) -> tuple[str, ...]:
         return tuple(_items(self.cors_origins))
 
@@ -190,6 +198,8 @@ class Settings(BaseSettings):
             _refuse("database_url", "must start with postgresql://")
         if self.root_key is not None and len(self.root_key.get_secret_value()) < 32:
             _refuse("root_key", "must have 32 characters or more")
+        if any(len(key) < 32 for key in self.secret_key_list):
+            _refuse("secret_keys", "must be keys of 32 characters or more each, separated by commas")
         if self.retries_base_delay_ms > self.retries_max_delay_ms:
             _refuse("retries_base_delay_ms", f"must not exceed {variable('retries_max_delay_ms')}")
         if self.partitions > self.max_topic_partitions:
@@ -282,7 +292,7 @@ def _sentence(fault: ErrorDetails, options: Mapping[str, Any]) -> str:
     name = option(field) if field in options else variable(field)
     reason = fault["msg"][0].lower() + fault["msg"][1:] if fault["type"] != "setting" else fault["msg"]
     got = fault["input"]
-    if fault["type"] == "setting" or field == "root_key" or not isinstance(got, str | int):
+    if fault["type"] == "setting" or field in ("root_key", "secret_keys") or not isinstance(got, str | int):
         return f"{name}: {reason}."
     linked = field == "port" and isinstance(got, str) and got.startswith("tcp://")
     hint = " Kubernetes set it for a Service named logpost: set enableServiceLinks: false." if linked else ""

@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from app.domain.errors import InvalidField
+from app.domain.secret import MASK
 from app.domain.signature import parse_secret
-
-# Stands in an answer for a secret that is set. In a declaration it means the secret there is.
-MASK = "********"
 
 Text = Annotated[str, StringConstraints(max_length=1000)]
 
@@ -51,7 +49,7 @@ class Pause(Answer):
 
 
 def unmasked(secret: str | None, present: str | None, field: str) -> str | None:
-    """The secret that is meant: the mask stands for the one there is. Raises InvalidField."""
+    """The secret that is meant: in a declaration the mask stands for the one there is. Raises InvalidField."""
     if secret == MASK:
         if present is None:
             raise InvalidField.of(field, "is the mask of a secret, and there is none yet")

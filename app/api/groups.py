@@ -173,7 +173,7 @@ class GroupAnswer(Answer):
 
     @classmethod
     def of(cls, group: Group, **more: Any) -> GroupAnswer:
-        shown: dict[str, Any] = msgspec.to_builtins(group.config)
+        shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(group.config, delivery=domain.Delivery()))
         since, reason = group.paused_since, group.pause_reason
         if since is None and group.topic_paused_since is not None:
             since, reason = group.topic_paused_since, "the topic is paused"
@@ -248,7 +248,8 @@ async def get_group(topic: TopicName, group: GroupName, parts: TheParts, caller:
     known = await read_group(parts.db, caller.namespace.id, topic, group)
     if known.config.delivery.mode == "pull":
         return GroupAnswer.of(known)
-    return GroupAnswer.of(known, endpoint=EndpointAnswer.of(await endpoints.read(parts.db, known.id)))
+    seen = await endpoints.read(parts.db, known.id)
+    return GroupAnswer.of(known, endpoint=EndpointAnswer.of(seen, known.config.delivery))
 
 
 @router.delete(

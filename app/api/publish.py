@@ -22,7 +22,7 @@ MAX_BATCH = 1000
 FORM = "application/x-www-form-urlencoded"
 HEADER_PREFIX = b"message-header-"
 CE_PREFIX = b"ce-"
-TRACEPARENT = b"traceparent"
+TRACING = (b"traceparent", b"tracestate")
 OPTIONS = (b"partition-key", b"idempotency-key", b"correlation-id", b"delay-ms", b"ttl-ms")
 # As a person writes them.
 SPELLED = {name: "-".join(word.capitalize() for word in name.decode().split("-")) for name in OPTIONS}
@@ -64,7 +64,7 @@ class PublishCalls:
             return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
 
         body = await read_body(found, receive, self._max_message_bytes)
-        given = _traced(_given(headers), found)
+        given = _traced(_given(headers), headers)
         if not given and content_type is None:
             check_json(body, "body")
             message = NewMessage(body)
@@ -102,7 +102,7 @@ class PublishCalls:
             return _results(await self._publish(namespace_id, topic, events, batch=True) if events else [])
 
         body = await read_body(dict(headers), receive, self._max_message_bytes)
-        message = _with_options(cloudevents.from_structured(body), _traced(given, dict(headers)))
+        message = _with_options(cloudevents.from_structured(body), _traced(given, headers))
         (published,) = await self._publish(namespace_id, topic, (message,))
         return 200 if published.duplicate else 201, result(published).encode()
 
@@ -143,12 +143,20 @@ def _given(headers: Headers) -> dict[bytes, bytes]:
     return given
 
 
-def _traced(given: dict[bytes, bytes], headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+def _traced(given: dict[bytes, bytes], headers: Headers) -> dict[bytes, bytes]:
     """With the caller's trace among the message's headers, so that delivery goes on in it. One that is malformed is
-    ignored, as https://www.w3.org/TR/trace-context/ §4.3 asks; one that was given as a header of the message wins."""
-    trace = headers.get(TRACEPARENT)
-    if trace is not None and options.is_traceparent(trace.decode("latin-1")):
-        given.setdefault(HEADER_PREFIX + TRACEPARENT, trace)
+    ignored, as https://www.w3.org/TR/trace-context/ §4.3 asks; one that was given as a header of the message wins, and
+    so do as many headers as a message may have."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in TRACING:
+            key, text = name.decode(), value.decode("latin-1")
+            found[key] = f"{found[key]},{text}" if key in found else text
+    if not found or HEADER_PREFIX + TRACING[0] in given:
+        return given
+    for key, text in options.trace_of(found):
+        if sum(name.startswith(HEADER_PREFIX) for name in given) < options.MAX_HEADERS:
+            given.setdefault(HEADER_PREFIX + key.encode(), text.encode())
     return given
 
 

@@ -77,6 +77,7 @@ HEADERS = [
         "type": "integer", "minimum": 1, "maximum": options.YEAR_MS}),
     _header("traceparent", "The trace the message belongs to (W3C Trace Context): kept as its header `traceparent`, "
             "and sent as this header with every push. A malformed one is ignored.", {"type": "string"}),
+    _header("tracestate", "Goes with `traceparent`.", {"type": "string", "maxLength": 512}),
 ]  # fmt: skip
 Responses = dict[int | str, dict[str, Any]]
 ONE = {

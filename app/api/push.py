@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Literal, Self
 
 import msgspec
 from pydantic import Field
 
-from app.api.documents import MASK, Answer, Form, unmasked
+from app.api.documents import Answer, Form, unmasked
 from app.domain import group as domain
 from app.domain.endpoint import State
-from app.domain.errors import InvalidField
+from app.domain.errors import InvalidField, SecretUnreadable
+from app.domain.secret import MASK, masked_headers
 from app.storage.endpoints import Seen
 from app.webhook.address import Policy, check_url
 from app.webhook.request import check_headers
 
 DAY_MS = 24 * 60 * 60 * 1000
 
-# Headers of a receiver that let somebody in: shown as the mask.
-SECRET_HEADER = re.compile(r"auth|cookie|secret|token|key|password|signature", re.IGNORECASE)
 PUSH_ONLY = ("url", "headers", "secret")
 
 Format = Literal["raw", "cloudevents-binary", "cloudevents-structured"]
@@ -78,12 +76,11 @@ class DeliveryAnswer(Answer):
     def of(cls, delivery: domain.Delivery) -> Self:
         if delivery.mode == "pull":
             return cls(mode="pull")
-        shown = msgspec.to_builtins(delivery)
+        secret = None if delivery.secret is None else MASK
+        headers = masked_headers(delivery.headers)
+        masked = msgspec.structs.replace(delivery, secret=secret, previous_secret=None, headers=headers)
+        shown = msgspec.to_builtins(masked)
         del shown["previousSecret"]
-        shown["secret"] = None if delivery.secret is None else MASK
-        shown["headers"] = {
-            name: MASK if SECRET_HEADER.search(name) else value for name, value in delivery.headers.items()
-        }
         return cls(**shown)
 
 
@@ -91,7 +88,8 @@ class EndpointAnswer(Answer):
     """How the receiver of a push group fares. While it is throttled or open nothing is sent, and nothing is lost."""
 
     state: State
-    """healthy; failing; throttled: it asked for time; open: it is down; half_open: down, one message tries it."""
+    """healthy; failing; throttled: it asked for time; open: it is down, or a secret of the group cannot be read;
+    half_open: down, one message tries it."""
     since: datetime | None
     """None where all has always been well."""
     reason: str | None
@@ -99,10 +97,14 @@ class EndpointAnswer(Answer):
     """When the next message is sent at the earliest; None where one may be sent now."""
 
     @classmethod
-    def of(cls, seen: Seen | None) -> Self | None:
+    def of(cls, seen: Seen | None, delivery: domain.Delivery) -> Self | None:
         if seen is None:
             return None
         endpoint, now = seen
+        try:
+            delivery.require_readable(datetime.fromtimestamp(now / 1000, UTC))
+        except SecretUnreadable as error:
+            return cls(state="open", since=None, reason=str(error), retry_at=None)
         state = endpoint.state(now)
         reason = None if state == "healthy" else endpoint.reason
         return cls(

@@ -105,7 +105,7 @@ class GroupStatsAnswer(Answer):
                    "filter_errors", "expired", "lost")  # fmt: skip
         return cls(
             group=group.name, in_flight=stats.total("leased"), consumers=stats.consumers, paused=group.paused,
-            pause=Pause.of(since, reason), endpoint=EndpointAnswer.of(stats.endpoint),
+            pause=Pause.of(since, reason), endpoint=EndpointAnswer.of(stats.endpoint, group.config.delivery),
             oldest_unsettled_age_ms=stats.oldest_unsettled_age_ms,
             partitions=[PartitionStats.of(standing) for standing in stats.standings],
             **{name: stats.total(name) for name in counted},

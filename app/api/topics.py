@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.api.dependencies import Db, Parts, TheCaller, TheParts, TopicName
-from app.api.documents import MASK, Answer, Form, Pause, unmasked
+from app.api.documents import Answer, Form, Pause, unmasked
 from app.api.paging import Page, PageQuery, page
 from app.api.problems import problems
 from app.api.route import Route, needs
@@ -21,6 +21,7 @@ from app.domain import topic as domain
 from app.domain.expression import MAX_LENGTH, compile_expression
 from app.domain.partition import MAX_PARTITIONS
 from app.domain.schema import compile_schema
+from app.domain.secret import MASK
 from app.domain.topic import Topic, TopicConfig
 from app.storage.topics import list_topics, read_topic
 from app.webhook.address import Policy, check_url
@@ -188,8 +189,8 @@ class TopicAnswer(Answer):
     @classmethod
     def of(cls, topic: Topic) -> TopicAnswer:
         config = topic.config
-        shown = msgspec.to_builtins(config)
-        shown["hooks"]["secret"] = None if config.hooks.secret is None else MASK
+        masked = msgspec.structs.replace(config.hooks, secret=None if config.hooks.secret is None else MASK)
+        shown = msgspec.to_builtins(msgspec.structs.replace(config, hooks=masked))
         return cls(
             name=topic.name,
             tags=list(topic.tags),

@@ -180,7 +180,7 @@ async def _change_topic(tx: Tx, present: Topic, declaration: TopicDeclaration) -
         _, there = await namespaces.lock_and_count(tx, present.namespace_id)
         declaration.limits.check_partitions(partitions, there + partitions - present.partitions)
 
-    topic = await topics.update_topic(tx, present.id, config=config, tags=declaration.tags, partitions=partitions)
+    topic = await topics.update_topic(tx, present, config=config, tags=declaration.tags, partitions=partitions)
     group_ids = await groups.lock_groups(tx, topic.id)
     await topics.lock_partitions(tx, topic.id)
     await topics.set_version(tx, topic.id, topic.version)
@@ -212,7 +212,7 @@ async def _change_group(tx: Tx, topic: Topic, present: Group, wanted: GroupConfi
         return present
     if config.delivery.url != present.config.delivery.url:
         await endpoints.forget(tx, [present.id])
-    group = await groups.update_group(tx, present.id, config)
+    group = await groups.update_group(tx, present, config)
     await groups.tell_cursors(tx, [group.id])
     await keep_group_hook(tx, topic, group)
     log.info("group_changed", topic=group.topic, group=group.name, version=group.version)

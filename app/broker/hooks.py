@@ -78,7 +78,7 @@ async def _change(tx: Tx, hook: Hook, url: str | None, secret: str | None) -> No
         return
     if config.delivery.url != before.url:
         await endpoints.forget(tx, [present.id])
-    await groups.update_group(tx, present.id, config)
+    await groups.update_group(tx, present, config)
     await groups.tell_cursors(tx, [present.id])
 
 

@@ -201,3 +201,10 @@ class ShuttingDown(Unavailable):
 
 class TooSlow(Unavailable):
     code = "too_slow"
+
+
+class SecretUnreadable(Unavailable):
+    """A stored secret cannot be decrypted: whoever runs the server has to give it the key again."""
+
+    code = "secret_unreadable"
+    retry_after = 60

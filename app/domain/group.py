@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from app.domain.secret import Sealed, require_readable
+
 Ordering = Literal["partition", "key", "none"]
 
 
@@ -25,16 +27,29 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel"):
     previous_secret_until: datetime | None = None
     format: Literal["raw", "cloudevents-binary", "cloudevents-structured", "hook"] = "raw"
 
+    def overlapping(self, now: datetime) -> str | None:
+        """The secret before this one, while it signs too."""
+        until = self.previous_secret_until
+        return self.previous_secret if until is not None and now < until else None
+
+    def require_readable(self, now: datetime) -> None:
+        """Raises SecretUnreadable if something cannot be read here that a push needs."""
+        require_readable((self.secret, self.overlapping(now), *self.headers.values()))
+
     def replacing(self, present: Delivery, now: datetime) -> Delivery:
         """This in place of ``present``: a secret that is replaced signs on for the overlap, so that receivers need not
         change at the same moment."""
         if self.secret == present.secret:
             previous, until = present.previous_secret, present.previous_secret_until
-        elif self.secret is not None and present.secret is not None and self.secret_overlap_ms > 0:
+        elif self.secret is not None and _signs(present.secret) and self.secret_overlap_ms > 0:
             previous, until = present.secret, now + timedelta(milliseconds=self.secret_overlap_ms)
         else:
             previous, until = None, None
         return msgspec.structs.replace(self, previous_secret=previous, previous_secret_until=until)
+
+
+def _signs(secret: str | None) -> bool:
+    return secret is not None and not isinstance(secret, Sealed)
 
 
 class Retries(msgspec.Struct, frozen=True, rename="camel"):

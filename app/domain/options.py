@@ -25,6 +25,9 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTENT_TYPE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*(;[\x20-\x7e\t]*)?")
 # Another version than 00 may go on after the flags; nothing is known about it, so it is not carried.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+# What a vendor adds of its own; https://www.w3.org/TR/trace-context/ §3.3.1.5 asks for 512 characters at least.
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
 
@@ -67,6 +70,14 @@ def ttl_fault(milliseconds: int) -> str | None:
 def is_traceparent(value: str) -> bool:
     """Whether it says which trace a message belongs to, as https://www.w3.org/TR/trace-context/ §3.2 has it."""
     return _TRACEPARENT.fullmatch(value) is not None
+
+
+def trace_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers that say so, without what is malformed: nothing at all without a traceparent."""
+    parent, state = headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, "")
+    if not is_traceparent(parent):
+        return []
+    return [(TRACEPARENT, parent), *([(TRACESTATE, state)] if _TRACESTATE.fullmatch(state) else [])]
 
 
 def is_content_type(text: str) -> bool:

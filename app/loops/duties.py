@@ -7,7 +7,8 @@ foundations ───┤
                │ retention        and deleted                         the leader
 duties ────────┤ expiry           idempotency keys, attempts          the leader
                │ rescue           expired leases nobody reads past    the leader
-               └ deletion         what deleted topics left behind     the leader
+               │ deletion         what deleted topics left behind     the leader
+               └ reseal           secrets under the newest key        the leader
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from app.loops.supervisor import Supervisor
 from app.storage import deletions
 from app.storage.database import Database
 from app.storage.replicas import Replica
+from app.storage.reseal import reseal_once
 
 DELETION_INTERVAL_MS = 10_000
+# Keys change with a start, and whoever leads then looks at once: the rest is for what a replica with older keys wrote.
+RESEAL_INTERVAL_MS = 60_000
 # Hiding costs a statement for each topic with limits, deleting costs I/O: readers need not wait for the latter.
 TRIM_INTERVAL_MS = 1000
 
@@ -61,6 +65,7 @@ def start_duties(supervisor: Supervisor, db: Database, wakeups: Wakeups, replica
             interval_ms=pace.reconciliation_interval_ms,
         ),
         Loop("deletion", partial(deletions.remove_piece, db), interval_ms=DELETION_INTERVAL_MS),
+        Loop("reseal", partial(reseal_once, db), interval_ms=RESEAL_INTERVAL_MS),
     ]
     supervisor.start("listen", listener.run, stop=listener.stop, foundation=True)
     supervisor.start("notify", notifier.run, stop=notifier.stop, foundation=True)

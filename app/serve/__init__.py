@@ -16,15 +16,18 @@ import sys
 from app import telemetry
 from app.serve.address import CannotServe
 from app.serve.supervisor import Supervisor
-from app.settings import Settings
+from app.settings import Settings, variable
 from app.storage.cluster import EmbeddedPostgresFailed
 from app.storage.embedded import DataDirInUse
 from app.storage.migrate import DatabaseUnreachable
+from app.telemetry import log
 
 
 def run(settings: Settings) -> int:
     """Serves until told to stop; returns the exit code of the process."""
     telemetry.configure(settings.log_level)
+    if settings.root_key and not settings.secret_keys:
+        log.warning("secrets_not_encrypted", setting=variable("secret_keys"))
     try:
         return asyncio.run(Supervisor(settings).serve())
     except (CannotServe, DataDirInUse, EmbeddedPostgresFailed, DatabaseUnreachable) as error:

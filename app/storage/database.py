@@ -18,6 +18,7 @@ import asyncpg
 import asyncpg.pool
 
 from app.domain.errors import DatabaseUnavailable
+from app.storage.vault import NO_KEYS, Vault
 
 Record = asyncpg.Record
 if TYPE_CHECKING:
@@ -99,22 +100,40 @@ async def on_collision_again(attempt: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
+class Session(Connection):
+    """A pooled connection, which knows how to read the secrets in what it reads."""
+
+    vault = NO_KEYS
+
+
+def vault_of(tx: Tx) -> Vault:
+    """What opens and seals the secrets of this transaction's rows."""
+    vault: Vault = getattr(tx, "vault", NO_KEYS)
+    return vault
+
+
 class Database:
     """The pool of one process. Made by ``Database.open``."""
 
-    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], vault: Vault) -> None:
         self.dsn = dsn
+        self.vault = vault
         self._pool = pool
 
     @classmethod
-    async def open(cls, dsn: str, *, pool_size: int) -> Database:
+    async def open(cls, dsn: str, *, pool_size: int, vault: Vault = NO_KEYS) -> Database:
         """Connects lazily: the pool of a database that is away opens all the same, and its calls fail until it is
         back."""
+
+        async def equip(session: Any) -> None:
+            session.vault = vault
+
         pool = asyncpg.create_pool(
             dsn, min_size=0, max_size=pool_size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
             server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=60.0, reset=_keep_session,
+            connection_class=Session, init=equip,
         )  # fmt: skip
-        return cls(dsn, await pool)
+        return cls(dsn, await pool, vault)
 
     async def close(self) -> None:
         """Waits a moment for what is running, then cuts it off."""

@@ -13,8 +13,9 @@ from app.domain.message import MAX_BIGINT
 from app.domain.partition import NUMBER_BITS
 from app.domain.position import Position
 from app.storage import endpoints
-from app.storage.database import Database, Record, Tx
+from app.storage.database import Database, Record, Tx, vault_of
 from app.storage.topics import PARTITIONS_OF
+from app.storage.vault import Change, Vault
 
 COLUMNS = """
 g.id, t.id as topic_id, t.name as topic, g.name, g.config, t.partitions, g.version, g.paused_since, g.pause_reason,
@@ -23,12 +24,42 @@ t.paused_since as topic_paused_since, g.created_at, g.updated_at"""
 _decode_config = msgspec.json.Decoder(GroupConfig).decode
 
 
-def _group(row: Record) -> Group:
-    return Group(**dict(row) | {"config": _decode_config(row["config"])})
+def _group(row: Record, vault: Vault) -> Group:
+    config = _with_secrets(_decode_config(row["config"]), vault.open, row["topic_id"], row["name"])
+    return Group(**dict(row) | {"config": config})
 
 
-def _json(config: GroupConfig) -> str:
-    return msgspec.json.encode(config).decode()
+def _json(config: GroupConfig, vault: Vault, topic_id: int, name: str) -> str:
+    return msgspec.json.encode(_with_secrets(config, vault.seal, topic_id, name)).decode()
+
+
+def resealed(row: Record, vault: Vault) -> str | None:
+    """The configuration in a row of (topic_id, name, config, is_over) with its secrets under the newest key, None if
+    nothing is to be done. ``is_over``: the secret before this one signs no more, and goes."""
+    config = _decode_config(row["config"])
+    changed = _with_secrets(config, vault.reseal, row["topic_id"], row["name"])
+    if row["is_over"]:
+        delivery = msgspec.structs.replace(changed.delivery, previous_secret=None, previous_secret_until=None)
+        changed = msgspec.structs.replace(changed, delivery=delivery)
+    return None if changed == config else msgspec.json.encode(changed).decode()
+
+
+def _with_secrets(config: GroupConfig, change: Change, topic_id: int, name: str) -> GroupConfig:
+    """All headers count: what lets in at a receiver may have any name."""
+    delivery = config.delivery
+    if delivery.mode == "pull":
+        return config
+
+    def changed(secret: str | None) -> str | None:
+        return None if secret is None else change(secret, ("group", topic_id, name, "secret"))
+
+    headers = {
+        header: change(value, ("group", topic_id, name, "header", header)) for header, value in delivery.headers.items()
+    }
+    delivery = msgspec.structs.replace(
+        delivery, headers=headers, secret=changed(delivery.secret), previous_secret=changed(delivery.previous_secret)
+    )
+    return msgspec.structs.replace(config, delivery=delivery)
 
 
 READ = f"""
@@ -44,7 +75,7 @@ async def read_group(db: Database, namespace_id: int, topic: str, name: str) -> 
         raise TopicNotFound.named(topic)
     if row["id"] is None:
         raise GroupNotFound.named(topic, name)
-    return _group(row)
+    return _group(row, db.vault)
 
 
 LIST = f"""
@@ -56,7 +87,7 @@ order by g.name collate "C" limit $3
 
 async def list_groups(db: Database, topic_id: int, *, after: str, limit: int) -> list[Group]:
     """Groups of a topic by name, from the one after ``after``."""
-    return [_group(row) for row in await db.fetch(LIST, topic_id, after, limit)]
+    return [_group(row, db.vault) for row in await db.fetch(LIST, topic_id, after, limit)]
 
 
 LOCK = f"""
@@ -69,7 +100,7 @@ for no key update of g
 async def lock_group(tx: Tx, topic_id: int, name: str) -> Group | None:
     """The group, and nobody else changes it until this transaction ends."""
     row = await tx.fetchrow(LOCK, topic_id, name)
-    return None if row is None else _group(row)
+    return None if row is None else _group(row, vault_of(tx))
 
 
 LOCK_ALL = "select id from groups where topic_id = $1 order by id for no key update"
@@ -97,9 +128,10 @@ select {COLUMNS} from g join topics t on t.id = g.topic_id
 
 
 async def insert_group(tx: Tx, topic_id: int, name: str, config: GroupConfig) -> Group:
-    row = await tx.fetchrow(INSERT, topic_id, name, _json(config))
+    vault = vault_of(tx)
+    row = await tx.fetchrow(INSERT, topic_id, name, _json(config, vault, topic_id, name))
     assert row is not None
-    return _group(row)
+    return _group(row, vault)
 
 
 UPDATE = f"""
@@ -109,11 +141,12 @@ select {COLUMNS} from g join topics t on t.id = g.topic_id
 """
 
 
-async def update_group(tx: Tx, group_id: int, config: GroupConfig) -> Group:
+async def update_group(tx: Tx, group: Group, config: GroupConfig) -> Group:
     """The changed group, a version further. Its cursors have to be told: ``tell_cursors``."""
-    row = await tx.fetchrow(UPDATE, group_id, _json(config))
+    vault = vault_of(tx)
+    row = await tx.fetchrow(UPDATE, group.id, _json(config, vault, group.topic_id, group.name))
     assert row is not None
-    return _group(row)
+    return _group(row, vault)
 
 
 BUMP = "update groups set version = version + 1 where id = any ($1::int[])"

@@ -13,7 +13,8 @@ import msgspec
 from app.domain.errors import TopicNotFound
 from app.domain.partition import NUMBER_BITS
 from app.domain.topic import Topic, TopicConfig
-from app.storage.database import Database, Record, Tx
+from app.storage.database import Database, Record, Tx, vault_of
+from app.storage.vault import Change, Vault
 
 COLUMNS = """
 t.id, t.namespace_id, t.name, t.config, t.tags, t.partitions, t.home_partitions, t.version, t.paused_since,
@@ -24,13 +25,28 @@ PARTITIONS_OF = f"id between $1::bigint << {NUMBER_BITS} and ($1::bigint << {NUM
 _decode_config = msgspec.json.Decoder(TopicConfig).decode
 
 
-def _topic(row: Record) -> Topic:
-    values = dict(row)
-    return Topic(**values | {"config": _decode_config(row["config"]), "tags": tuple(row["tags"])})
+def _topic(row: Record, vault: Vault) -> Topic:
+    config = _with_secrets(_decode_config(row["config"]), vault.open, row["namespace_id"], row["name"])
+    return Topic(**dict(row) | {"config": config, "tags": tuple(row["tags"])})
 
 
-def _json(config: TopicConfig) -> str:
-    return msgspec.json.encode(config).decode()
+def _json(config: TopicConfig, vault: Vault, namespace_id: int, name: str) -> str:
+    return msgspec.json.encode(_with_secrets(config, vault.seal, namespace_id, name)).decode()
+
+
+def resealed(row: Record, vault: Vault) -> str | None:
+    """The configuration in a row of (namespace_id, name, config) with its secret under the newest key, None if it
+    cannot be read."""
+    config = _decode_config(row["config"])
+    changed = _with_secrets(config, vault.reseal, row["namespace_id"], row["name"])
+    return None if changed == config else msgspec.json.encode(changed).decode()
+
+
+def _with_secrets(config: TopicConfig, change: Change, namespace_id: int, name: str) -> TopicConfig:
+    if config.hooks.secret is None:
+        return config
+    secret = change(config.hooks.secret, ("topic", namespace_id, name, "hooks"))
+    return msgspec.structs.replace(config, hooks=msgspec.structs.replace(config.hooks, secret=secret))
 
 
 READ = f"select {COLUMNS} from topics t where t.namespace_id = $1 and t.name = $2"
@@ -41,7 +57,7 @@ async def read_topic(db: Database, namespace_id: int, name: str) -> Topic:
     row = await db.fetchrow(READ, namespace_id, name)
     if row is None:
         raise TopicNotFound.named(name)
-    return _topic(row)
+    return _topic(row, db.vault)
 
 
 LIST = f"""
@@ -57,7 +73,7 @@ async def list_topics(
     """Topics that have all of ``tags`` and a name of one of ``patterns`` (``*`` is any text), by name, from the one
     after ``after``."""
     likes = [pattern.replace("_", r"\_").replace("*", "%") for pattern in patterns]
-    return [_topic(row) for row in await db.fetch(LIST, namespace_id, after, list(tags), likes, limit)]
+    return [_topic(row, db.vault) for row in await db.fetch(LIST, namespace_id, after, list(tags), likes, limit)]
 
 
 LOCK = f"{READ} for no key update"
@@ -66,7 +82,7 @@ LOCK = f"{READ} for no key update"
 async def lock_topic(tx: Tx, namespace_id: int, name: str) -> Topic | None:
     """The topic, and nobody else changes it or its groups until this transaction ends."""
     row = await tx.fetchrow(LOCK, namespace_id, name)
-    return None if row is None else _topic(row)
+    return None if row is None else _topic(row, vault_of(tx))
 
 
 INSERT = f"""
@@ -80,9 +96,11 @@ async def insert_topic(
     tx: Tx, namespace_id: int, name: str, *, config: TopicConfig, tags: Sequence[str], partitions: int
 ) -> Topic:
     """Raises asyncpg.UniqueViolationError if somebody else was faster."""
-    row = await tx.fetchrow(INSERT, namespace_id, name, _json(config), list(tags), partitions)
+    vault = vault_of(tx)
+    document = _json(config, vault, namespace_id, name)
+    row = await tx.fetchrow(INSERT, namespace_id, name, document, list(tags), partitions)
     assert row is not None
-    return _topic(row)
+    return _topic(row, vault)
 
 
 UPDATE = f"""
@@ -93,11 +111,13 @@ returning {COLUMNS}
 """
 
 
-async def update_topic(tx: Tx, topic_id: int, *, config: TopicConfig, tags: Sequence[str], partitions: int) -> Topic:
+async def update_topic(tx: Tx, topic: Topic, *, config: TopicConfig, tags: Sequence[str], partitions: int) -> Topic:
     """The changed topic, a version further. Its partitions have to be told: ``set_version``."""
-    row = await tx.fetchrow(UPDATE, topic_id, _json(config), list(tags), partitions)
+    vault = vault_of(tx)
+    document = _json(config, vault, topic.namespace_id, topic.name)
+    row = await tx.fetchrow(UPDATE, topic.id, document, list(tags), partitions)
     assert row is not None
-    return _topic(row)
+    return _topic(row, vault)
 
 
 DELETE = "delete from topics where id = $1"

@@ -10,6 +10,7 @@ import msgspec
 from app.domain.group import Group
 from app.domain.message import Message, iso
 from app.domain.partition import partition_id
+from app.domain.secret import values_to_mask
 from app.webhook.request import Meta, Request, secrets_of, shaped, signed_request
 
 TYPE = "logpost.test"
@@ -34,4 +35,5 @@ def probe_request(group: Group, now: datetime) -> Request:
         secrets=secrets_of(delivery, now),
         headers=(*own, *headers, *delivery.headers.items()),
         timeout_ms=min(group.config.ack_timeout_ms, MAX_TIMEOUT_MS),
+        hidden=values_to_mask(delivery.headers),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
@@ -19,8 +19,9 @@ from app.domain import message as messages
 from app.domain.errors import InvalidField
 from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import JSON, Message
-from app.domain.options import is_traceparent
+from app.domain.options import TRACEPARENT, trace_of
 from app.domain.partition import number_of
+from app.domain.secret import values_to_mask
 from app.domain.signature import parse_secret, sign
 from app.webhook import cloudevent
 
@@ -44,12 +45,18 @@ _RESERVED_PREFIXES = ("webhook-", "logpost-", "message-header-", "ce-", "proxy-"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status."""
+    """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status.
+
+    ``hidden``: what must not show of an answer that repeats it. ``is_traced``: its trace is the message's, and its
+    receiver may be told of the span it is sent in.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     timeout_ms: int
+    hidden: tuple[str, ...] = ()
+    is_traced: bool = False
 
 
 class Meta(msgspec.Struct, rename="camel"):
@@ -105,11 +112,11 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         own.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
     if meta.correlation_id is not None:
         own.append(("Correlation-Id", header_value(meta.correlation_id)))
-    trace = meta.headers.get("traceparent", "")
-    if is_traceparent(trace) and "traceparent" not in {name.lower() for name in config.delivery.headers}:
-        own.append(("traceparent", trace))
+    is_traced = TRACEPARENT not in {name.lower() for name in config.delivery.headers}
+    if is_traced:
+        own += trace_of(meta.headers)
     body, describing = shaped(config.delivery.format, group, message, message_id, meta)
-    return signed_request(
+    request = signed_request(
         config.delivery.url,
         body,
         webhook_id=message_id,
@@ -117,7 +124,9 @@ def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: st
         secrets=secrets_of(config.delivery, now),
         headers=(*own, *describing, *config.delivery.headers.items()),
         timeout_ms=config.ack_timeout_ms,
+        hidden=values_to_mask(config.delivery.headers),
     )
+    return replace(request, is_traced=is_traced)
 
 
 def _hook_request(config: GroupConfig, event: Message, event_id: str, now: datetime) -> Request:
@@ -143,6 +152,7 @@ def signed_request(
     secrets: Iterable[str],
     headers: Iterable[tuple[str, str]],
     timeout_ms: int,
+    hidden: tuple[str, ...] = (),
 ) -> Request:
     """A request with the headers of Standard Webhooks; without secrets it is not signed."""
     timestamp = int(now.timestamp())
@@ -153,15 +163,16 @@ def signed_request(
     sent = [*signing, *headers]
     if not any(name.lower() == "user-agent" for name, _ in sent):
         sent.append(("User-Agent", USER_AGENT))
-    return Request(url, tuple(sent), body, timeout_ms)
+    return Request(url, tuple(sent), body, timeout_ms, hidden)
 
 
 def secrets_of(delivery: Delivery, now: datetime) -> tuple[str, ...]:
-    """The secrets that sign now: the present one first, then the one it replaced while their overlap lasts."""
-    until = delivery.previous_secret_until
-    overlaps = until is not None and now < until
-    previous = delivery.previous_secret if overlaps else None
-    return tuple(secret for secret in (delivery.secret, previous) if secret is not None)
+    """The secrets that sign now: the present one first, then the one it replaced while their overlap lasts.
+
+    Raises SecretUnreadable if anything of the delivery cannot be read: nothing is sent that is half signed.
+    """
+    delivery.require_readable(now)
+    return tuple(secret for secret in (delivery.secret, delivery.overlapping(now)) if secret is not None)
 
 
 def header_value(text: str) -> str:

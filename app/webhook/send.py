@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
@@ -19,6 +20,8 @@ from weakref import WeakValueDictionary
 import aiohttp
 
 from app.domain.outcome import Answer, ErrorClass, action_of, excerpt_of, retry_after_ms
+from app.domain.secret import MASK
+from app.tracing import Tracing
 from app.webhook.address import Policy
 from app.webhook.dial import CONNECT_TIMEOUT_S, AddressRefused, HeadTooLarge, Lookup, open_session, post
 from app.webhook.request import Request
@@ -43,9 +46,11 @@ class Sender:
         tls: ssl.SSLContext | None = None,
         max_requests: int = MAX_REQUESTS,
         max_requests_per_origin: int = MAX_REQUESTS_PER_ORIGIN,
+        tracing: Tracing | None = None,
     ) -> None:
         self._session = open_session(policy, lookup=lookup, tls=tls)
         self._free = asyncio.Semaphore(max_requests)
+        self._tracing = tracing
         self._max_requests_per_origin = max_requests_per_origin
         self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -65,7 +70,12 @@ class Sender:
         """
         # The share first: who waits for an origin that hangs must not hold a place that others need.
         async with self._share(_origin(request.url)), self._free:
-            return await self._send(request)
+            if self._tracing is None or not request.is_traced:
+                return await self._send(request)
+            with self._tracing.delivering(request.url, request.headers) as delivering:
+                answer = await self._send(replace(request, headers=delivering.headers))
+                delivering.ended(answer.status, answer.error_class)
+                return answer
 
     async def _send(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
@@ -85,7 +95,7 @@ class Sender:
             error_class=None if accepted else "status",
             error=None if accepted else f"the endpoint answered {response.status}",
             latency_ms=latency_ms,
-            excerpt=excerpt_of(body),
+            excerpt=excerpt_of(_without(request.hidden, body)),
             retry_after_ms=retry_after_ms(response.headers, datetime.now(UTC)),
             action=action_of(response.headers.get("Logpost-Action")),
         )
@@ -110,6 +120,13 @@ async def _beginning(response: aiohttp.ClientResponse, deadline: float) -> bytes
         return bytes(body)
     finally:
         response.release()  # aiohttp cuts a connection whose body was not read to its end
+
+
+def _without(hidden: Iterable[str], body: bytes) -> bytes:
+    """An endpoint that answers with what it was asked tells its secrets to whoever may read the attempts."""
+    for secret in hidden:
+        body = body.replace(secret.encode(), MASK.encode())
+    return body
 
 
 def _explained(error: Exception, timeout_ms: int) -> tuple[ErrorClass, str]:

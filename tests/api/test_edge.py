@@ -39,7 +39,7 @@ async def test_without_configured_origins_no_page_may_read_anything(client: http
     assert "access-control-allow-origin" not in preflight.headers
 
 
-async def test_a_configured_origin_may_call_and_no_other(dsn: str) -> None:
+async def test_s54_a_configured_origin_may_call_and_no_other(dsn: str) -> None:
     async with serving(dsn, cors_origins=f"{PAGE}, https://other.example.com") as client:
         asked = {"access-control-request-method": "PUT", "access-control-request-headers": "content-type"}
         preflight = await client.options("/v1/topics/a", headers={"origin": PAGE} | asked)

@@ -38,7 +38,7 @@ async def test_other_paths_and_methods_are_answered_as_everywhere(client: httpx.
     assert await stored(client) == []
 
 
-async def test_a_compressed_body_is_415(client: httpx.AsyncClient) -> None:
+async def test_s19_a_compressed_body_is_415(client: httpx.AsyncClient) -> None:
     for path in (ONE, BATCH):
         answer = await client.post(path, content=b"1", headers={"Content-Encoding": "gzip"})
         assert (answer.status_code, faults(answer)) == (415, [("Content-Encoding", None)])
@@ -79,7 +79,7 @@ class Wire:
         return self.status
 
 
-async def test_limits_hold_whatever_the_length_says(dsn: str, client: httpx.AsyncClient) -> None:
+async def test_s13_limits_hold_whatever_the_length_says(dsn: str, client: httpx.AsyncClient) -> None:
     app = create_app(Settings(**SMALL), dsn)
     async with lifespan(app):
         endless = [b'"' + b"x" * 500] * 1000

@@ -83,7 +83,7 @@ def test_a_bad_expression_is_refused_with_line_and_column(text: str, kind: Kind,
     assert {fault.field for fault in refused.value.faults} == {"filter"}
 
 
-def test_a_macro_is_named_when_it_is_refused() -> None:
+def test_s46_a_macro_is_named_when_it_is_refused() -> None:
     with pytest.raises(InvalidExpression, match="the macro 'map' is not available"):
         compile_expression("message.l.map(x, x) == []", "filter", "filter")
 
@@ -125,5 +125,5 @@ HOSTILE = compile_expression(
 
 
 @given(ANYTHING)
-def test_no_message_makes_an_expression_raise(message: Any) -> None:
+def test_s47_no_message_makes_an_expression_raise(message: Any) -> None:
     assert HOSTILE.judge(Context(message, None, {}, META)) in Verdict

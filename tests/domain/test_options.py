@@ -33,7 +33,7 @@ def test_a_header_name_that_is_no_token_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0b", "\x7f", "a\x01", " a", "a ", "\ta", "a\x0bb"])
-def test_a_header_value_that_cannot_be_sent_on_is_refused(value: str) -> None:
+def test_s35_a_header_value_that_cannot_be_sent_on_is_refused(value: str) -> None:
     with pytest.raises(InvalidField, match=r"headers\.a"):
         options.check_headers({"a": value}, "headers")
 
@@ -43,7 +43,7 @@ def test_a_header_value_may_be_any_other_text(value: str) -> None:
     options.check_headers({"X-Name_1!": value}, "headers")
 
 
-def test_thirty_two_headers_of_eight_kilobytes_are_the_most() -> None:
+def test_s35_thirty_two_headers_of_eight_kilobytes_are_the_most() -> None:
     options.check_headers({f"h{number}": "x" for number in range(32)}, "headers")
     with pytest.raises(InvalidField, match="32 are allowed"):
         options.check_headers({f"h{number}": "x" for number in range(33)}, "headers")

@@ -54,7 +54,7 @@ def test_the_place_of_a_fault_is_said() -> None:
 @pytest.mark.parametrize(
     ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"]":', b"}]"), (b'["\\"]",', b"]")]
 )
-def test_depth_64_is_taken_and_65_refused(opening: bytes, closing: bytes) -> None:
+def test_s16_depth_64_is_taken_and_65_refused(opening: bytes, closing: bytes) -> None:
     levels = depth_of(opening + b"1" + closing)
     most = MAX_DEPTH // levels
     check_json(opening * most + b"1" + closing * most, "body")
@@ -63,7 +63,7 @@ def test_depth_64_is_taken_and_65_refused(opening: bytes, closing: bytes) -> Non
 
 
 @pytest.mark.parametrize("levels", [1000, 100_000, 1_000_000])
-def test_absurd_depth_is_refused_as_depth(levels: int) -> None:
+def test_s15_absurd_depth_is_refused_as_depth(levels: int) -> None:
     with pytest.raises(InvalidJson, match="deeper than 64"):
         check_json(b"[" * levels + b"]" * levels, "body")
 

@@ -55,7 +55,7 @@ def test_an_independent_verifier_takes_both_signatures_of_an_overlap(body: str, 
             continue
 
 
-def test_the_independent_verifier_refuses_what_was_changed() -> None:
+def test_s39_the_independent_verifier_refuses_what_was_changed() -> None:
     secret = generate_secret()
     timestamp = int(datetime.now(UTC).timestamp())
     headers = {
@@ -76,7 +76,7 @@ def test_the_independent_verifier_refuses_what_was_changed() -> None:
 
 
 @given(key=KEYS, other=KEYS, body=st.binary(), timestamp=st.integers(0, 2**40))
-def test_only_the_same_key_and_bytes_verify(key: bytes, other: bytes, body: bytes, timestamp: int) -> None:
+def test_s39_only_the_same_key_and_bytes_verify(key: bytes, other: bytes, body: bytes, timestamp: int) -> None:
     header = sign("msg_1", timestamp, body, [key])
     assert verify("msg_1", timestamp, body, f"v1,bm9uZQ== {header}", key)
     assert verify("msg_1", timestamp, body, header, other) == (key == other)

@@ -18,7 +18,7 @@ from tests.servers import wait_until
 PACE = Pace(
     retention_interval_ms=20, attempt_retention_ms=1000, reconciliation_interval_ms=20, reconciliation_batch_size=10
 )
-NAMES = {"listen", "notify", "elect", "trim", "retention", "expiry", "rescue", "deletion"}
+NAMES = {"listen", "notify", "elect", "trim", "retention", "expiry", "rescue", "deletion", "reseal"}
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1, 3, 10, 30, 100, 300])

@@ -73,13 +73,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED.keys())
-async def test_a_request_that_can_be_read_in_two_ways_is_refused(patient: Listener, request_bytes: bytes) -> None:
+async def test_s38_a_request_that_can_be_read_in_two_ways_is_refused(patient: Listener, request_bytes: bytes) -> None:
     document = problem_of(await patient.reply(request_bytes + SMUGGLED))
     assert document["status"] in (400, 501, 505)
     assert "/smuggled" not in patient.app.seen
 
 
-async def test_a_trailer_is_not_a_header(patient: Listener) -> None:
+async def test_s38_a_trailer_is_not_a_header(patient: Listener) -> None:
     chunked = CHUNKED + b"\r\n3\r\nabc\r\n0\r\nIdempotency-Key: evil\r\nHost: b\r\n\r\n"
     async with patient.peer(chunked) as peer:
         status, _, body = await peer.response()

@@ -139,6 +139,18 @@ async def test_a_database_that_refuses_is_one_clear_line(servers: Servers, dsn: 
     assert line.startswith("The database refused the connection")
 
 
+@pytest.mark.parametrize(("secret_keys", "warned"), [("", True), ("k" * 32, False)])
+async def test_whoever_has_keys_and_stores_secrets_as_they_are_is_told_once(
+    servers: Servers, dsn: str, secret_keys: str, warned: bool
+) -> None:
+    env = {"LOGPOST_ROOT_KEY": "r" * 32, "LOGPOST_SECRET_KEYS": secret_keys, "LOGPOST_WORKERS": "2"}
+    server = await servers.start(dsn=dsn, env=env)
+    assert await server.stop() == 0
+    events = [json.loads(line) for line in server.log().splitlines()]
+    warnings = [event["setting"] for event in events if event["event"] == "secrets_not_encrypted"]
+    assert warnings == ["LOGPOST_SECRET_KEYS"] * warned
+
+
 async def test_a_worker_that_cannot_start_ends_the_server(servers: Servers, dsn: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'app.worker' in sys.orig_argv:\n    os._exit(7)\n")
     server = servers.spawn(dsn=dsn, env={"PYTHONPATH": str(tmp_path)})

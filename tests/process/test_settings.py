@@ -54,6 +54,8 @@ def test_every_fault_is_told_at_once_and_names_its_variable() -> None:
         ("LOGPOST_ACK_TIMEOUT_MS", "99"),
         ("LOGPOST_DATABASE_URL", "mysql://a/b"),
         ("LOGPOST_ROOT_KEY", "short"),
+        ("LOGPOST_SECRET_KEYS", "short"),
+        ("LOGPOST_SECRET_KEYS", f"{KEY},short"),
         ("LOGPOST_PROJECT", "no spaces"),
         ("LOGPOST_PUSH_PORTS", "80-"),
         ("LOGPOST_PUSH_PORTS", "0"),
@@ -70,7 +72,9 @@ def test_nonsense_is_refused_under_its_name(name: str, value: str) -> None:
 
 
 def test_a_key_is_never_repeated() -> None:
-    assert "hunter2" not in " ".join(faults(LOGPOST_ROOT_KEY="hunter2"))
+    told = faults(LOGPOST_ROOT_KEY="hunter2") + faults(LOGPOST_SECRET_KEYS=f"{KEY},hunter2")
+    assert "hunter2" not in " ".join(told)
+    assert KEY not in " ".join(told)
 
 
 def test_what_kubernetes_sets_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +92,8 @@ def test_an_option_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_worker_reads_the_same_settings_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings.load({"port": "0", "root_key": KEY, "push_allow": "", "docs": False, "retention_max_count": 5})
+    given = {"port": "0", "root_key": KEY, "secret_keys": f"{KEY},{KEY}2", "push_allow": "", "docs": False}
+    settings = Settings.load(given | {"retention_max_count": 5})
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == settings

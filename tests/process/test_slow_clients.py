@@ -15,7 +15,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 DEADLINE_S = SHORT.head_s
 
 
-async def test_headers_that_do_not_end_get_a_408(short: Listener) -> None:
+async def test_s14_headers_that_do_not_end_get_a_408(short: Listener) -> None:
     began = time.monotonic()
     assert problem_of(await short.reply(b"GET / HTTP/1.1\r\nHost: a\r\n"))["code"] == "request_timeout"
     assert time.monotonic() - began >= DEADLINE_S
@@ -36,7 +36,7 @@ async def test_a_trickle_of_headers_does_not_move_the_deadline(short: Listener) 
     assert problem_of(answer)["status"] == 408
 
 
-async def test_a_body_that_does_not_end_gets_a_408_and_the_application_hears_of_it(short: Listener) -> None:
+async def test_s14_a_body_that_does_not_end_gets_a_408_and_the_application_hears_of_it(short: Listener) -> None:
     assert problem_of(await short.reply(POST + b"12345"))["code"] == "request_timeout"
     await wait_until(short.app.disconnected.is_set)
 
@@ -103,7 +103,7 @@ async def test_an_application_may_take_longer_than_any_client(short: Listener) -
         assert (await peer.response())[0] == 200
 
 
-async def test_a_reader_that_does_not_read_is_cut_off(short: Listener) -> None:
+async def test_s56_a_reader_that_does_not_read_is_cut_off(short: Listener) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
@@ -149,7 +149,7 @@ async def test_trailers_past_the_bound_of_a_head_are_refused(patient: Listener) 
         assert problem_of(await peer.everything())["status"] == 431
 
 
-async def test_connections_past_the_bound_get_a_503_and_leave_room_again() -> None:
+async def test_s14_connections_past_the_bound_get_a_503_and_leave_room_again() -> None:
     with listening(replace(SHORT, connections=2, idle_s=30)) as listener:
         async with listener.peer(GET) as first, listener.peer(GET) as second:
             await first.response()

@@ -29,7 +29,7 @@ async def test_a_2xx_is_the_ack(world: World) -> None:
     assert (stats["acked"], stats["dead"], stats["inFlight"]) == (2, 0, 0)
 
 
-async def test_an_independent_library_verifies_the_signature_also_while_a_secret_is_replaced(world: World) -> None:
+async def test_s41_an_independent_library_verifies_the_signature_also_while_a_secret_is_replaced(world: World) -> None:
     newer = "whsec_" + "A" * 32
     await world.topic()
     await world.group(delivery={"secret": SECRET})

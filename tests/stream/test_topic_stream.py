@@ -36,7 +36,7 @@ async def test_an_event_has_the_form_of_browsing(dsn: str) -> None:
             assert await take(events, 1) == [browsed]
 
 
-async def test_a_payload_with_line_ends_stays_one_event(dsn: str) -> None:
+async def test_s55_a_payload_with_line_ends_stays_one_event(dsn: str) -> None:
     payload = b'{\r\n  "a": "data: x",\n\n "b": [1,\r2] }'
     async with replica(dsn) as one:
         await one.declare()
@@ -191,7 +191,7 @@ async def test_a_deleted_topic_ends_its_stream_with_a_problem(dsn: str) -> None:
         await one.send("GET", f"{ORDERS}/stream", status=404)
 
 
-async def test_odd_ids_are_refused(dsn: str) -> None:
+async def test_s55_odd_ids_are_refused(dsn: str) -> None:
     async with replica(dsn) as one:
         await one.declare()
         for odd in ("x", "msg_1_2_3", "AAAA", "é", "a" * 20_000, "%0Adata: x"):

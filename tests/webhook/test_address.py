@@ -56,7 +56,7 @@ def test_no_hostile_url_can_be_declared(url: str) -> None:
 
 
 @pytest.mark.parametrize("address", CORPUS["literals"])
-def test_no_internal_address_is_allowed_at_connect(address: str) -> None:
+def test_s23_no_internal_address_is_allowed_at_connect(address: str) -> None:
     assert not POLICY.allows(ipaddress.ip_address(address))
 
 
@@ -86,7 +86,7 @@ def test_networks_can_be_allowed_one_by_one() -> None:
         check_url("http://10.2.0.1/", policy("10.1.0.0/16"))
 
 
-def test_allowing_nat64_does_not_allow_what_is_internal_behind_it() -> None:
+def test_s25_allowing_nat64_does_not_allow_what_is_internal_behind_it() -> None:
     nat64 = policy("64:ff9b::/96")
     assert nat64.allows(ipaddress.ip_address("64:ff9b::8.8.8.8"))
     assert not nat64.allows(ipaddress.ip_address("64:ff9b::169.254.169.254"))
@@ -110,7 +110,7 @@ def test_a_mapped_address_counts_as_what_it_maps_to(address: ipaddress.IPv4Addre
 
 
 @pytest.mark.parametrize("network", INTERNAL_V4, ids=str)
-def test_both_ends_of_every_internal_network_are_internal(network: ipaddress.IPv4Network) -> None:
+def test_s25_both_ends_of_every_internal_network_are_internal(network: ipaddress.IPv4Network) -> None:
     assert not is_public(network[0])
     assert not is_public(network[-1])
 
@@ -139,7 +139,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=8).map("".join).map(lambda rest: f"http://{rest}") | st.text(max_size=60))
 @example("http://hooks.example.com?")
 @example('http://hooks.example.com/[]{}|^`"<>')
-def test_every_parser_agrees_on_what_passes(url: str) -> None:
+def test_s26_every_parser_agrees_on_what_passes(url: str) -> None:
     """Whatever passes means one host and one port, to us, the standard library, httpx and the client that dials."""
     try:
         target = check_url(url, POLICY)

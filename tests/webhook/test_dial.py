@@ -75,7 +75,7 @@ INTERNAL_ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", INTERNAL_ANSWERS, ids=", ".join)
-async def test_a_name_with_any_internal_address_is_not_dialled(dialled: list[object], answer: Sequence[str]) -> None:
+async def test_s28_a_name_with_an_internal_address_is_not_dialled(dialled: list[object], answer: Sequence[str]) -> None:
     async with Sender(INTERNET_ONLY, lookup=Names(answer)) as sender:
         result = await sender.send(post("http://hooks.example.com/"))
     assert result.error_class == "blocked_address"
@@ -93,7 +93,7 @@ async def test_a_public_name_is_dialled_at_the_address_that_was_judged(dialled: 
     assert names.asked == ["hooks.example.com"]
 
 
-async def test_a_name_that_turns_internal_later_is_not_dialled_then(dialled: list[object]) -> None:
+async def test_s27_a_name_that_turns_internal_later_is_not_dialled_then(dialled: list[object]) -> None:
     async with Sender(INTERNET_ONLY, lookup=Names(["8.8.8.8"], ["127.0.0.1"])) as sender:
         first = await sender.send(post("http://rebind.example.com/"))
         second = await sender.send(post("http://rebind.example.com/"))
@@ -118,13 +118,13 @@ SPELLINGS = ["http://127.1/", "http://0x7f.1/", "http://2130706433/", "http://01
 
 
 @pytest.mark.parametrize("url", SPELLINGS)
-async def test_no_spelling_of_an_internal_address_is_dialled(dialled: list[object], url: str) -> None:
+async def test_s24_no_spelling_of_an_internal_address_is_dialled(dialled: list[object], url: str) -> None:
     async with Sender(INTERNET_ONLY) as sender:
         assert (await sender.send(post(url))).error_class is not None
     assert dialled == []
 
 
-async def test_a_port_outside_the_policy_is_not_dialled(dialled: list[object]) -> None:
+async def test_s32_a_port_outside_the_policy_is_not_dialled(dialled: list[object]) -> None:
     async with Sender(Policy((range(443, 444),)), lookup=Names(["8.8.8.8"])) as sender:
         assert (await sender.send(post("http://hooks.example.com:5432/"))).error_class == "blocked_address"
     assert dialled == []
@@ -188,7 +188,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_only_a_trusted_certificate_for_the_name_will_do(certificate: Path) -> None:
+async def test_s34_only_a_trusted_certificate_for_the_name_will_do(certificate: Path) -> None:
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate)
     trusting = ssl.create_default_context(cafile=certificate)

@@ -200,7 +200,7 @@ STORABLE_TEXT = st.text()  # jsonb holds no surrogates
     payload=st.binary(max_size=50),
     format_=st.sampled_from(["raw", "cloudevents-binary", "cloudevents-structured"]),
 )
-def test_every_message_makes_a_request_that_can_be_sent(
+def test_s36_every_message_makes_a_request_that_can_be_sent(
     key: str | None,
     headers: dict[str, str],
     correlation_id: str | None,
@@ -228,7 +228,7 @@ def test_every_message_makes_a_request_that_can_be_sent(
      "Content-Type", "Content-Encoding", "Accept-Encoding", "Proxy-Authorization", "webhook-id", "Webhook-Anything",
      "Logpost-Ack-Id", "Message-Header-X", "Correlation-Id", "ce-id", "", "a b", "a:b", "a\r\nb", "a\x00", "é"],
 )  # fmt: skip
-def test_headers_that_frame_or_forge_cannot_be_configured(name: str) -> None:
+def test_s37_headers_that_frame_or_forge_cannot_be_configured(name: str) -> None:
     with pytest.raises(InvalidField) as refused:
         check_headers({"X-Good": "1", name: "1"})
     (fault,) = refused.value.faults

@@ -105,7 +105,7 @@ FAILED = [
 
 
 @pytest.mark.parametrize(("behaviour", "error_class"), [f[1:] for f in FAILED], ids=[f[0] for f in FAILED])
-async def test_anything_else_is_a_failure_of_a_known_class(
+async def test_s43_anything_else_is_a_failure_of_a_known_class(
     receiver: Receiver, sender: Sender, behaviour: Behaviour, error_class: str
 ) -> None:
     receiver.behave(behaviour)
@@ -138,7 +138,7 @@ async def test_the_replys_headers_decide_what_becomes_of_the_delivery(receiver: 
     assert [judge(await sender.send(post(receiver.url))) for _ in cases] == [outcome for _, outcome in cases]
 
 
-async def test_a_redirect_is_never_followed(receiver: Receiver, sender: Sender) -> None:
+async def test_s29_a_redirect_is_never_followed(receiver: Receiver, sender: Sender) -> None:
     async with Receiver() as elsewhere:
         for status in (301, 302, 303, 307, 308):
             receiver.behave(m.redirect(elsewhere.url, status))
@@ -161,7 +161,7 @@ async def test_the_bytes_arrive_as_they_were_built(receiver: Receiver, sender: S
     assert got.header("Accept-Encoding") == "identity"
 
 
-async def test_the_excerpt_is_short_and_safe_to_store(receiver: Receiver, sender: Sender) -> None:
+async def test_s22_the_excerpt_is_short_and_safe_to_store(receiver: Receiver, sender: Sender) -> None:
     receiver.behave(
         m.answer(500, {"Content-Type": "text/html; charset=utf-16"}, b"no\x00\x1b[31m\xff\r\n" + b"x" * 200_000)
     )
@@ -171,7 +171,7 @@ async def test_the_excerpt_is_short_and_safe_to_store(receiver: Receiver, sender
     assert len(answer.excerpt.encode()) == 4096
 
 
-async def test_a_compressed_body_is_never_inflated(receiver: Receiver, sender: Sender) -> None:
+async def test_s20_a_compressed_body_is_never_inflated(receiver: Receiver, sender: Sender) -> None:
     receiver.behave(m.answer(500, {"Content-Encoding": "gzip"}, gzip.compress(b"hello")))
     answer = await sender.send(post(receiver.url))
     assert (answer.excerpt or "").startswith(r"\x1f\x8b")
@@ -202,7 +202,7 @@ async def test_an_answer_to_nothing_never_acks_the_next_request(
     assert receiver.connections == 2
 
 
-async def test_a_busy_connection_is_replaced_in_time(
+async def test_s33_a_busy_connection_is_replaced_in_time(
     receiver: Receiver, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.webhook.dial.MAX_AGE_S", 0)
@@ -218,7 +218,7 @@ async def test_cookies_are_not_kept(receiver: Receiver, sender: Sender) -> None:
     assert [request.header("Cookie") for request in receiver.requests] == [None, None]
 
 
-async def test_proxies_and_passwords_of_the_environment_are_ignored(
+async def test_s30_proxies_and_passwords_of_the_environment_are_ignored(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async with Receiver() as proxy:
@@ -233,7 +233,7 @@ async def test_proxies_and_passwords_of_the_environment_are_ignored(
 
 
 @pytest.mark.parametrize("headers", [(("X-Bad", "a\r\nX-Evil: 1"),), (("X-Bad: 1\r\nX", "1"),)])
-async def test_a_header_that_cannot_be_sent_is_an_answer_not_a_crash(
+async def test_s36_a_header_that_cannot_be_sent_is_an_answer_not_a_crash(
     receiver: Receiver, sender: Sender, headers: tuple[tuple[str, str], ...]
 ) -> None:
     answer = await sender.send(Request(receiver.url, headers, b"{}", DEADLINE_MS))
@@ -250,7 +250,7 @@ async def test_a_closed_port_is_a_failed_connection(receiver: Receiver, sender: 
     await receiver.start()
 
 
-async def test_an_endpoint_that_hangs_keeps_only_its_share(receiver: Receiver) -> None:
+async def test_s42_an_endpoint_that_hangs_keeps_only_its_share(receiver: Receiver) -> None:
     receiver.behave(m.hang())
     async with Receiver() as other, Sender(LOOPBACK, max_requests=3, max_requests_per_origin=2) as sender:
         hanging = [asyncio.ensure_future(sender.send(post(receiver.url, timeout_ms=60_000))) for _ in range(6)]

@@ -68,6 +68,10 @@ class Courier:
     def is_hook(self) -> bool:
         return self.group.is_hook
 
+    def now(self) -> datetime:
+        """The database's time."""
+        return datetime.now(UTC) + timedelta(seconds=self.clock_ahead_s)
+
     def deliver(self, taken: Iterable[Leased]) -> None:
         """Starts on these, each behind what is in hand of its key."""
         for leased in taken:
@@ -138,9 +142,8 @@ class Courier:
                 if not await self.gate.admit(leased.id) or self.is_stopping:
                     return None
                 leased.is_sending = True
-                now = datetime.now(UTC) + timedelta(seconds=self.clock_ahead_s)
                 request = delivery_request(
-                    self.group, leased.message, attempt=leased.attempt, ack_id=str(leased.ack_id), now=now
+                    self.group, leased.message, attempt=leased.attempt, ack_id=str(leased.ack_id), now=self.now()
                 )
                 return await self.sender.send(request)
         except TimeoutError:

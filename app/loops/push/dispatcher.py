@@ -12,7 +12,7 @@ from app.broker.line import Patience
 from app.broker.pull import Demand, Pulled, Puller
 from app.broker.settle import Settler
 from app.domain import rate
-from app.domain.errors import NotFound, ShuttingDown, Unavailable
+from app.domain.errors import NotFound, SecretUnreadable, ShuttingDown, Unavailable
 from app.domain.group import Group
 from app.loops.loop import backoff_s, wait_for
 from app.loops.push.courier import Courier
@@ -59,6 +59,7 @@ class Dispatcher:
         self._stopped = asyncio.Event()
         self._patience: Patience | None = None
         self._courier: Courier | None = None
+        self._unreadable: str | None = None  # what the log was told of
 
     def stop(self) -> None:
         """Nothing more is claimed; what is on the way may end; the rest goes back."""
@@ -110,6 +111,9 @@ class Dispatcher:
         failures = 0
         while not self._stopped.is_set() and (group := await self._group()) is not None:
             _adopt(courier, group)
+            if not self._may_read(courier):
+                await wait_for(self._stopped, LOOK_AGAIN_S)
+                continue
             try:
                 await courier.gate.refresh()
                 if (wait_ms := courier.gate.wait_ms()) > 0:
@@ -123,6 +127,19 @@ class Dispatcher:
             except Unavailable:
                 failures += 1
                 await wait_for(self._stopped, backoff_s(failures))
+
+    def _may_read(self, courier: Courier) -> bool:
+        """False while it has secrets that cannot be read here: replicas that can may push it all the same."""
+        group = courier.group
+        try:
+            group.config.delivery.require_readable(courier.now())
+        except SecretUnreadable as error:
+            if self._unreadable != str(error):
+                log.error("push_without_secret", topic=group.topic, group=group.name, error=str(error))
+            self._unreadable = str(error)
+            return False
+        self._unreadable = None
+        return True
 
     async def _room(self, courier: Courier) -> int:
         """How many may be claimed, once it is worth a claim; 0 to look again."""
