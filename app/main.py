@@ -34,6 +34,7 @@ from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
 from app.broker.publish import Publisher
 from app.broker.pull import Puller
+from app.broker.quotas import Quotas
 from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
@@ -96,7 +97,7 @@ class Served:
             self._parts = parts
             _start(settings, supervisor, parts, sender)
             app.state.parts = parts
-            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, _table(settings, parts, publisher))
+            lane = Lane(self._rest, parts.gate, parts.catalog.require, _table(settings, parts, publisher))
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
             try:
                 yield
@@ -133,6 +134,7 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
         wakeups=wakeups,
         gate=Gate(
             db,
+            Quotas(db, requests_per_s=settings.key_requests_per_s, bytes_per_s=settings.key_bytes_per_s),
             project=settings.project,
             environment=settings.environment,
             root_key=settings.root_key.get_secret_value() if settings.root_key else None,
