@@ -34,6 +34,7 @@ from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
 from app.broker.publish import Publisher
 from app.broker.pull import Puller
+from app.broker.quotas import Quotas
 from app.broker.settle import Settler
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
@@ -106,7 +107,7 @@ class Served:
             table = _table(settings, parts, publisher)
             if traces is not None:
                 table = {path: Entry(traces.traced(path, call), right) for path, (call, right) in table.items()}
-            lane = Lane(self._rest, parts.gate.namespace_id, parts.catalog.require, table)
+            lane = Lane(self._rest, parts.gate, parts.catalog.require, table)
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
             try:
                 yield
@@ -143,6 +144,7 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
         wakeups=wakeups,
         gate=Gate(
             db,
+            Quotas(db, requests_per_s=settings.key_requests_per_s, bytes_per_s=settings.key_bytes_per_s),
             project=settings.project,
             environment=settings.environment,
             root_key=settings.root_key.get_secret_value() if settings.root_key else None,

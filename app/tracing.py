@@ -34,7 +34,7 @@ FLUSH_S = 3.0
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 # A call of the lane (api/lane.py).
-Call = Callable[[int, Sequence[str], RawHeaders, Any], Awaitable[tuple[int, bytes]]]
+Call = Callable[[Any, Sequence[str], RawHeaders, Any], Awaitable[tuple[int, bytes]]]
 
 
 def is_wanted(environment: Mapping[str, str]) -> bool:
@@ -105,9 +105,7 @@ class Tracing:
         """The call of the lane with a span around it. A publish hands its own on, to be kept with the message."""
         operation = "publish" if path.startswith("messages") else path.rpartition("/")[2]
 
-        async def traced(
-            namespace_id: int, names: Sequence[str], headers: RawHeaders, receive: Any
-        ) -> tuple[int, bytes]:
+        async def traced(caller: Any, names: Sequence[str], headers: RawHeaders, receive: Any) -> tuple[int, bytes]:
             attributes = {
                 "messaging.system": "logpost",
                 "messaging.operation.name": operation,
@@ -121,7 +119,7 @@ class Tracing:
                     ours = [(name.encode(), value.encode()) for name, value in self._carrier(span).items()]
                     headers = [*(header for header in headers if header[0] not in CARRIED_BYTES), *ours]
                 try:
-                    status, body = await call(namespace_id, names, headers, receive)
+                    status, body = await call(caller, names, headers, receive)
                 except Exception as error:
                     self._note(span, error)
                     raise

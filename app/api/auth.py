@@ -4,19 +4,20 @@ With a root key (``LOGPOST_ROOT_KEY``) every caller presents a key, ``Authorizat
 namespace of that key. The root key may do everything and says which namespace it means by ``Logpost-Project`` and
 ``Logpost-Environment``. Without one there are no keys, and every caller is what the root key would be.
 
-The order of refusals tells nobody anything: first the key (401), then what it may do at all and for a topic of that
-name (403), existing or not, and only then whether something is there (404).
+The order of refusals tells nobody anything: first the key (401), then whether it asks too often (429), then what it may
+do at all and for a topic of that name (403), existing or not, and only then whether something is there (404).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.broker.keys import Keyring
+from app.broker.quotas import Quotas
 from app.domain.errors import Forbidden, InvalidField, NotFound, TopicNotFound, Unauthorized
 from app.domain.key import EVERYTHING, TRACE, Key, allows
 from app.domain.names import Namespace, check_name
@@ -25,6 +26,8 @@ from app.storage.namespaces import namespace_of
 from app.telemetry import CALLER
 
 Scope = Literal["publish", "consume", "manage"]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 # As ASGI has them: names in lower case.
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -87,8 +90,11 @@ class Caller:
 class Gate:
     """Tells callers by their headers. One per process. ``root_key``: None switches keys off."""
 
-    def __init__(self, db: Database, *, project: str, environment: str, root_key: str | None = None) -> None:
+    def __init__(
+        self, db: Database, quotas: Quotas, *, project: str, environment: str, root_key: str | None = None
+    ) -> None:
         self._db = db
+        self._quotas = quotas
         self._home = (project.encode(), environment.encode())
         self._root = None if root_key is None else hashlib.sha256(root_key.encode()).digest()
         self.keyring = Keyring(db)
@@ -99,7 +105,7 @@ class Gate:
         return self._root is not None
 
     async def authenticate(self, headers: RawHeaders, query: bytes = b"") -> Caller:
-        """Raises Unauthorized, InvalidField for the name of a namespace, DatabaseUnavailable."""
+        """Raises Unauthorized, RateLimited, InvalidField for the name of a namespace, DatabaseUnavailable."""
         found = {name: value for name, value in headers if name in LOOKED_AT}
         if self._root is None:
             return await self._whoever(found)
@@ -111,21 +117,45 @@ class Gate:
             return await self._whoever(found)
         key = await self.keyring.verify(presented)
         CALLER.set(key.id)
+        await self._quotas.take(key, "requests", 1)
         if len(found) == 1:
             return Caller(key.namespace, key)
         return Caller(key.namespace, key, elsewhere=_is_elsewhere(found, key.namespace))
 
     async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> Caller:
-        """A caller who has ``scope``. Raises Unauthorized, Forbidden."""
+        """A caller who has ``scope``. Raises Unauthorized, RateLimited, Forbidden."""
         caller = await self.authenticate(headers)
         caller.require(scope, topic)
         return caller
 
-    async def namespace_id(self, scope: MutableMapping[str, Any], right: Scope, topic: str) -> int:
-        """For the fast lane: the id of the caller's namespace. Raises Unauthorized, Forbidden."""
+    async def admit_to_lane(self, scope: MutableMapping[str, Any], right: Scope, topic: str) -> Caller:
+        """For the fast lane: a caller who has ``right``. Raises Unauthorized, RateLimited, Forbidden."""
         caller = await self.authenticate(scope["headers"], scope["query_string"])
         caller.require(right, topic)
-        return caller.namespace.id
+        return caller
+
+    def metered(self, caller: Caller, receive: Receive) -> Receive:
+        """``receive`` of a request, which raises RateLimited in place of the end of a body that is too much for the
+        caller's key, or sooner where it is for sure. Counts what comes, whatever Content-Length says."""
+        key = caller.key
+        if key is None or not self._quotas.rate_of(key, "bytes"):
+            return receive
+        size, has_ended = 0, False
+
+        async def metered() -> Message:
+            nonlocal size, has_ended
+            message = await receive()
+            if has_ended or message["type"] != "http.request":
+                return message
+            size += len(message.get("body", b""))
+            if message.get("more_body", False):
+                self._quotas.foresee(key, "bytes", size)
+            else:
+                has_ended = True
+                await self._quotas.take(key, "bytes", size)
+            return message
+
+        return metered
 
     async def namespace(self, project: str, environment: str) -> Namespace:
         """The namespace of these names, which exists from now on."""

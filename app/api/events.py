@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.problems import problem_response
 from app.broker.keys import Keyring
-from app.domain.errors import LogpostError, Unauthorized
+from app.domain.errors import LogpostError, TooMany, Unauthorized
 from app.telemetry import log
 
 CONTENT_TYPE = "text/event-stream"
@@ -214,4 +214,6 @@ class Trouble:
 
 def problem_frame(error: BaseException, bookmark: str | None) -> bytes:
     place = b"" if bookmark is None else b"id: %b\n" % bookmark.encode()
+    if isinstance(error, TooMany):  # the browser comes back by itself, and not before that
+        place += b"retry: %d\n" % (error.retry_after * 1000)
     return b"%bevent: problem\ndata: %b\n\n" % (place, problem_response(error).body)

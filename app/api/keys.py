@@ -22,6 +22,7 @@ from app.storage.database import clock
 from app.storage.keys import list_keys
 
 MAX_PATTERNS = 100
+MAX_PER_SECOND = 10**12
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=Route)
 
@@ -56,6 +57,10 @@ class KeyForm(Form):
     """Names of topics, in which ``*`` stands for any characters."""
     expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(None, examples=[None])
     """Null: never."""
+    requests_per_second: int | None = Field(None, ge=0, le=MAX_PER_SECOND, examples=[None])
+    """Null: what the server gives every key, LOGPOST_KEY_REQUESTS_PER_S. 0: as many as it likes."""
+    bytes_per_second: int | None = Field(None, ge=0, le=MAX_PER_SECOND, examples=[None])
+    """Of the bodies of its requests. Null: LOGPOST_KEY_BYTES_PER_S. 0: as many as it likes."""
 
 
 class KeyAnswer(Answer):
@@ -71,6 +76,8 @@ class KeyAnswer(Answer):
     created_at: datetime
     last_used_at: datetime | None
     """To within some seconds."""
+    requests_per_second: int | None
+    bytes_per_second: int | None
 
     @classmethod
     def of(cls, key: Key) -> KeyAnswer:
@@ -84,6 +91,8 @@ class KeyAnswer(Answer):
             expires_at=key.expires_at,
             created_at=key.created_at,
             last_used_at=key.last_used_at,
+            requests_per_second=key.requests_per_s,
+            bytes_per_second=key.bytes_per_s,
         )
 
 
@@ -119,6 +128,8 @@ async def create_key(form: KeyForm, parts: TheParts, caller: TheCaller) -> NewKe
         rights=[right for right in RIGHTS if right in form.scopes],
         patterns=list(dict.fromkeys(form.topics)),
         expires_at=form.expires_at,
+        requests_per_s=form.requests_per_second,
+        bytes_per_s=form.bytes_per_second,
         most=parts.limits.keys,
     )  # fmt: skip
     return NewKeyAnswer(**KeyAnswer.of(key).model_dump(by_alias=False), key=made.text)

@@ -3,7 +3,7 @@
 A bare ASGI callable in front of the application: it knows the few paths it answers, by splitting them, and passes
 everything else on. Errors are the same problem documents as everywhere. A call is
 
-    async def call(namespace_id, names, headers, receive) -> (status, JSON body)
+    async def call(caller, names, headers, receive) -> (status, JSON body)
 
 where ``names`` are the topic's and, below a group, the group's. It raises domain errors. To add one, put it into the
 table given to ``Lane`` under what follows the topic in its path, with ``{group}`` left out: ``messages``,
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+from app.api.auth import Caller, Gate
 from app.api.problems import problem_response
 from app.domain.errors import Fault, LogpostError, TooLarge, UnsupportedMedia
 from app.domain.names import check_name
@@ -28,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # As ASGI gives them: names in lower case, values as they came.
 Headers = Iterable[tuple[bytes, bytes]]
 Answer = tuple[int, bytes]
-Call = Callable[[int, Sequence[str], Headers, Receive], Awaitable[Answer]]
+Call = Callable[[Caller, Sequence[str], Headers, Receive], Awaitable[Answer]]
 
 # What a caller must be allowed to do.
 Right = Literal["publish", "consume"]
@@ -43,9 +44,6 @@ class Entry(NamedTuple):
     right: Right
 
 
-# (scope, right, topic) → the id of the caller's namespace. Raises Unauthorized, Forbidden.
-Authenticate = Callable[[Scope, Right, str], Awaitable[int]]
-
 # (namespace's id, topic[, group]) → nothing. Raises TopicNotFound, GroupNotFound, before a body is looked at.
 Require = Callable[..., Awaitable[None]]
 
@@ -55,9 +53,9 @@ class ClientGone(Exception):
 
 
 class Lane:
-    def __init__(self, app: App, authenticate: Authenticate, require: Require, table: Mapping[str, Entry]) -> None:
+    def __init__(self, app: App, gate: Gate, require: Require, table: Mapping[str, Entry]) -> None:
         self._app = app
-        self._authenticate = authenticate
+        self._gate = gate
         self._require = require
         self._table = table
 
@@ -71,12 +69,12 @@ class Lane:
             await self._app(scope, receive, send)
             return
         try:
-            namespace_id = await self._authenticate(scope, entry.right, parts[3])
+            caller = await self._gate.admit_to_lane(scope, entry.right, parts[3])
             names = [_checked("topic", parts[3])]
             if len(parts) == 7:
                 names.append(_checked("group", parts[5]))
-            await self._require(namespace_id, *names)
-            status, body = await entry.call(namespace_id, names, scope["headers"], receive)
+            await self._require(caller.namespace.id, *names)
+            status, body = await entry.call(caller, names, scope["headers"], self._gate.metered(caller, receive))
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         except ClientGone:
             return

@@ -65,7 +65,7 @@ def document_of(app: FastAPI) -> dict[str, Any]:
 def _document_key(operation: dict[str, Any]) -> None:
     """A key where there are keys: what the page's Authorize button asks for."""
     operation["security"] = [{"key": []}]
-    operation["responses"] |= _written(problems(401, 403))
+    operation["responses"] |= _written(problems(401, 403, 429))
 
 
 def _document_problems(operation: dict[str, Any], *, below_v1: bool) -> None:

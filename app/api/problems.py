@@ -30,9 +30,12 @@ STATUSES: Sequence[tuple[type[LogpostError], int]] = (
     (errors.Unauthorized, 401),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
+    (errors.TooMany, 429),
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
 )
+# Worth trying again, and after how long.
+LATER = (errors.Unavailable, errors.TooMany)
 # What the framework itself answers, in our words.
 FRAMEWORK_CODES = {400: "invalid_json", 404: "no_such_path", 405: "method_not_allowed", 413: "too_large"}
 FRAMEWORK_DETAILS = {
@@ -82,7 +85,7 @@ def problem_response(error: BaseException) -> ProblemResponse:
     error = _underlying(error)
     if isinstance(error, LogpostError):
         status = status_of(error)
-        headers = {"retry-after": str(error.retry_after)} if isinstance(error, errors.Unavailable) else {}
+        headers = {"retry-after": str(error.retry_after)} if isinstance(error, LATER) else {}
         if isinstance(error, errors.Unauthorized):
             headers["www-authenticate"] = "Bearer"
         return _response(status, error.code, error.detail, faults=error.faults, extra=error.extra, headers=headers)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from app.api.auth import Caller
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.publish import Publisher
 from app.domain import cloudevents, options
@@ -57,11 +58,11 @@ class PublishCalls:
         self._max_message_bytes = max_message_bytes
         self._max_batch_bytes = max_batch_bytes
 
-    async def one(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+    async def one(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         found = dict(headers)
         content_type = _content_type(found)
         if content_type is not None and content_type.lower().startswith(cloudevents.STRUCTURED_TYPE):
-            return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
+            return await self._events(caller, names[0], content_type.lower(), headers, receive)
 
         body = await read_body(found, receive, self._max_message_bytes)
         given = _traced(_given(headers), headers)
@@ -70,24 +71,24 @@ class PublishCalls:
             message = NewMessage(body)
         else:
             message = _single(body, content_type, given)
-        (published,) = await self._publish(namespace_id, names[0], (message,))
+        (published,) = await self._publish(caller.namespace.id, names[0], (message,))
         return 200 if published.duplicate else 201, result(published).encode()
 
-    async def batch(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+    async def batch(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         found = dict(headers)
         content_type = _content_type(found)
         if content_type is not None:
             if content_type.lower().startswith(cloudevents.BATCH_TYPE):
-                return await self._events(namespace_id, names[0], content_type.lower(), headers, receive)
+                return await self._events(caller, names[0], content_type.lower(), headers, receive)
             if not holds_json(content_type):
                 raise UnsupportedMedia(f"A batch is {JSON} or {cloudevents.BATCH_TYPE}+json, not {content_type}.")
         _refuse_options(_given(headers), "is given for each message of a batch, in its options")
         body = await read_body(found, receive, self._max_batch_bytes)
         messages = _batch(body, self._max_message_bytes)
-        return _results(await self._publish(namespace_id, names[0], messages, batch=True))
+        return _results(await self._publish(caller.namespace.id, names[0], messages, batch=True))
 
     async def _events(
-        self, namespace_id: int, topic: str, content_type: str, headers: Headers, receive: Receive
+        self, caller: Caller, topic: str, content_type: str, headers: Headers, receive: Receive
     ) -> Answer:
         if "json" not in content_type:
             raise UnsupportedMedia("CloudEvents are taken in their JSON format.")
@@ -99,11 +100,11 @@ class PublishCalls:
             for index, event in enumerate(events):
                 options.check_headers(event.headers, f"[{index}]", index=index)
                 _check_size(len(event.payload), self._max_message_bytes, f"[{index}].data", index)
-            return _results(await self._publish(namespace_id, topic, events, batch=True) if events else [])
+            return _results(await self._publish(caller.namespace.id, topic, events, batch=True) if events else [])
 
         body = await read_body(dict(headers), receive, self._max_message_bytes)
         message = _with_options(cloudevents.from_structured(body), _traced(given, headers))
-        (published,) = await self._publish(namespace_id, topic, (message,))
+        (published,) = await self._publish(caller.namespace.id, topic, (message,))
         return 200 if published.duplicate else 201, result(published).encode()
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from app.api.auth import Caller
 from app.api.body import decoded
 from app.api.form import delivered
 from app.api.lane import Answer, ClientGone, Headers, Receive, read_body
@@ -46,13 +47,13 @@ class PullCalls:
         self._puller = puller
         self._settler = settler
 
-    async def pull(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+    async def pull(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and then what was
         claimed has been handed back."""
         request = decoded(await read_body(dict(headers), receive, MAX_BODY), _decoder)
         demand = Demand(owner_of(request.consumer), request.max, request.max_bytes, is_shared=bool(request.consumer))
         patience = Patience(request.wait_ms)
-        pulled = await self._pull((namespace_id, names[0], names[1]), demand, patience, receive)
+        pulled = await self._pull((caller.namespace.id, names[0], names[1]), demand, patience, receive)
         if isinstance(pulled, LogpostError):
             raise pulled
         return 200, answer(pulled)

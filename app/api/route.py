@@ -63,7 +63,8 @@ class Route(APIRoute):
             request.state.caller = caller
             if self.body_field is not None and not makes:
                 await _require_named(request, caller)
-            return await answer(StrictRequest(request.scope, request.receive))
+            receive = request.app.state.parts.gate.metered(caller, request.receive)
+            return await answer(StrictRequest(request.scope, receive))
 
         async def audited(request: Request, caller: Caller) -> Response:
             outcome = 500

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from app.api.auth import Caller
 from app.api.body import decoded
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.catalog import Catalog
@@ -76,21 +77,21 @@ class SettleCalls:
         self._catalog = catalog
         self._settler = settler
 
-    async def ack(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        group, form = await self._form(namespace_id, names, headers, receive)
+    async def ack(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        group, form = await self._form(caller, names, headers, receive)
         return 200, answer(form.ack_ids, await self._settler.ack(group, form.ack_ids))
 
-    async def nack(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        return await self._one_verb("nack", *await self._form(namespace_id, names, headers, receive))
+    async def nack(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("nack", *await self._form(caller, names, headers, receive))
 
-    async def discard(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        return await self._one_verb("discard", *await self._form(namespace_id, names, headers, receive))
+    async def discard(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("discard", *await self._form(caller, names, headers, receive))
 
-    async def extend(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        return await self._one_verb("extend", *await self._form(namespace_id, names, headers, receive))
+    async def extend(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        return await self._one_verb("extend", *await self._form(caller, names, headers, receive))
 
-    async def settle(self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        group = await self._catalog.group(namespace_id, names[0], names[1])
+    async def settle(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
+        group = await self._catalog.group(caller.namespace.id, names[0], names[1])
         mixed = decoded(await read_body(dict(headers), receive, MAX_BODY), _mixed)
         settlements = [*_settlements(mixed, group)]
         if not settlements:
@@ -99,9 +100,9 @@ class SettleCalls:
         return 200, answer([str(settlement.ack_id) for settlement in settlements], results)
 
     async def _form(
-        self, namespace_id: int, names: Sequence[str], headers: Headers, receive: Receive
+        self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive
     ) -> tuple[Group, Form]:
-        group = await self._catalog.group(namespace_id, names[0], names[1])
+        group = await self._catalog.group(caller.namespace.id, names[0], names[1])
         return group, decoded(await read_body(dict(headers), receive, MAX_BODY), _form)
 
     async def _one_verb(self, verb: Verb, group: Group, form: Form) -> Answer:

@@ -1,8 +1,8 @@
 """Streams of server-sent events: a topic for whoever watches it, and a group for one of its consumers.
 
 What is wrong with a request is told by a status code: repeating it would not help, and a browser's EventSource stops
-for good. What will pass (the database is away, the replica stops) is told inside the stream to whoever asks for one,
-so that it comes back by itself.
+for good. What will pass (the database is away, the replica stops, the key asks too often) is told inside the stream to
+whoever asks for one, so that it comes back by itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.broker.round import Selection
 from app.broker.stream import GroupStream
 from app.broker.tickets import redeem_ticket
 from app.domain.bookmark import MAX_LENGTH, Bookmark, parse_bookmark
-from app.domain.errors import Fault, InvalidField, ShuttingDown, Unauthorized, Unavailable
+from app.domain.errors import Fault, InvalidField, ShuttingDown, TooMany, Unauthorized, Unavailable
 from app.domain.expression import Expression, compile_expression
 from app.domain.position import Position, parse_position
 
@@ -47,7 +47,7 @@ class StreamRoute(APIRoute):
             try:
                 request.state.opener = await _admitted(request)
                 return await answer(request)
-            except Unavailable as error:
+            except (TooMany, Unavailable) as error:
                 if CONTENT_TYPE not in request.headers.get("accept", ""):
                     raise
                 return EventStream(Trouble(error), parts_of(request).streams, Opener(0))

@@ -107,13 +107,16 @@ async def create_key(
     rights: Sequence[Right],
     patterns: Sequence[str],
     expires_at: datetime | None,
+    requests_per_s: int | None,
+    bytes_per_s: int | None,
     most: int,
 ) -> tuple[NewKey, Key]:
     """The key itself, which nobody will ever see again, and what is kept of it. Raises LimitReached."""
     made = generate_key()
     kept = await keys.insert_key(
         db, made.prefix, made.digest, namespace.id,
-        name=name, rights=rights, patterns=patterns, expires_at=expires_at, most=most,
+        name=name, rights=rights, patterns=patterns, expires_at=expires_at,
+        requests_per_s=requests_per_s, bytes_per_s=bytes_per_s, most=most,
     )  # fmt: skip
     if kept is None:
         raise LimitReached.of("keys", most, "LOGPOST_MAX_KEYS")

@@ -12,6 +12,7 @@ LogpostError
 │   └── UnsupportedMedia     a content type or encoding we do not take
 ├── Unauthorized             no key, or not one of ours
 ├── Forbidden                the caller may not do that
+├── TooMany                  the caller does too much of it, and may again later
 ├── NotFound                 topic, group, message or dead letter
 ├── Conflict                 the state forbids it now (stale ackIds, fewer partitions, a moved log epoch)
 └── Unavailable              try again: queue full, database away, outcome of a commit unknown
@@ -110,6 +111,19 @@ class LimitReached(Forbidden):
         """``setting``: the one that raises the limit, for whoever runs the server."""
         reason = f"at most {most} {what} are allowed ({setting})"
         return cls(f"There are as many {what} as may be: {reason}.", [Fault(reason)])
+
+
+@dataclass(eq=False)
+class TooMany(LogpostError):
+    """``retry_after`` seconds until it can be done, if nobody else does it meanwhile."""
+
+    code = "too_many"
+
+    retry_after: int = 1
+
+
+class RateLimited(TooMany):
+    code = "rate_limited"
 
 
 class NotFound(LogpostError):

@@ -60,6 +60,9 @@ class Key:
     expires_at: datetime | None
     created_at: datetime
     last_used_at: datetime | None
+    requests_per_s: int | None = None
+    """In place of the server's; 0 is no limit, None the server's. So is ``bytes_per_s``."""
+    bytes_per_s: int | None = None
 
     @property
     def id(self) -> str:

@@ -11,7 +11,7 @@ from app.storage.database import Database, Record
 
 COLUMNS = """
 k.prefix, k.namespace_id, n.project, n.environment, k.name, k.rights, k.patterns, k.expires_at, k.created_at,
-k.last_used_at"""
+k.last_used_at, k.requests_per_s, k.bytes_per_s"""
 
 
 def _key(row: Record) -> Key:
@@ -24,6 +24,8 @@ def _key(row: Record) -> Key:
         expires_at=row["expires_at"],
         created_at=row["created_at"],
         last_used_at=row["last_used_at"],
+        requests_per_s=row["requests_per_s"],
+        bytes_per_s=row["bytes_per_s"],
     )
 
 
@@ -32,8 +34,9 @@ LOCK_NAMESPACE = "select from namespaces where id = $1 for no key update"
 COUNT = "select count(*) from keys where namespace_id = $1"
 INSERT = f"""
 with k as (
-    insert into keys (prefix, digest, namespace_id, name, rights, patterns, expires_at)
-    values ($1, $2, $3, $4, $5, $6, $7) returning *)
+    insert into keys (
+        prefix, digest, namespace_id, name, rights, patterns, expires_at, requests_per_s, bytes_per_s)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning *)
 select {COLUMNS} from k join namespaces n on n.id = k.namespace_id
 """
 
@@ -48,6 +51,8 @@ async def insert_key(
     rights: Sequence[Right],
     patterns: Sequence[str],
     expires_at: datetime | None,
+    requests_per_s: int | None,
+    bytes_per_s: int | None,
     most: int,
 ) -> Key | None:
     """The new key, or None where the namespace has ``most`` already."""
@@ -55,7 +60,9 @@ async def insert_key(
         await tx.execute(LOCK_NAMESPACE, namespace_id)
         if await tx.fetchval(COUNT, namespace_id) >= most:
             return None
-        row = await tx.fetchrow(INSERT, prefix, digest, namespace_id, name, rights, patterns, expires_at)
+        row = await tx.fetchrow(
+            INSERT, prefix, digest, namespace_id, name, rights, patterns, expires_at, requests_per_s, bytes_per_s
+        )
     assert row is not None
     return _key(row)
 
@@ -104,7 +111,10 @@ async def still_valid(db: Database, prefixes: Sequence[str]) -> set[str]:
     return {row["prefix"] for row in await db.fetch(STILL_VALID, prefixes)}
 
 
-DELETE = "delete from keys where prefix = $1 returning true"
+DELETE = """
+with quotas as (delete from key_quotas where prefix = $1)
+delete from keys where prefix = $1 returning true
+"""
 
 
 async def delete_key(db: Database, prefix: str) -> bool:

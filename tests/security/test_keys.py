@@ -20,6 +20,7 @@ from tests.servers import wait_until
 
 FIELDS = {
     "id", "name", "project", "environment", "scopes", "topics", "expiresAt", "createdAt", "lastUsedAt",
+    "requestsPerSecond", "bytesPerSecond",
 }  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text
 
-from app.storage.tables.columns import NOW, TEXTS, TIME, key, metadata, required
+from app.storage.tables.columns import LONG_AGO, NOW, TEXTS, TIME, key, metadata, required
 
 keys = Table(
     "keys", metadata,
@@ -17,8 +17,18 @@ keys = Table(
     Column("expires_at", TIME),
     required("created_at", TIME, default=NOW),
     Column("last_used_at", TIME),
+    Column("requests_per_s", BigInteger),
+    Column("bytes_per_s", BigInteger),
     Index("keys_by_namespace", "namespace_id"),
     postgresql_with={"fillfactor": 70},
+)  # fmt: skip
+
+key_quotas = Table(
+    "key_quotas", metadata,
+    key("prefix", Text),
+    key("quota", Text),
+    required("used_until", TIME, default=LONG_AGO),
+    postgresql_with={"fillfactor": 50},
 )  # fmt: skip
 
 stream_tickets = Table(
