@@ -26,6 +26,7 @@ from app.api.edge import Edge
 from app.api.events import Streams
 from app.api.frames import ENCODER
 from app.api.lane import Entry, Lane
+from app.api.polls import Polls, end_revoked_once
 from app.api.publish import PublishCalls
 from app.api.pull import PullCalls
 from app.api.settle import SettleCalls
@@ -60,9 +61,9 @@ from app.webhook.send import Sender
 
 # How often it is written down which keys were used.
 KEY_USE_INTERVAL_MS = 5000
-# How often streams ask whether their key is still one. With Keyring's STALE_S, for streams opened meanwhile, five
-# seconds at most.
-STREAM_KEYS_INTERVAL_MS = 800
+# How often it is asked for streams, and pulls that wait, whether their key is still one. With Keyring's STALE_S, for
+# those that began meanwhile, five seconds at most.
+ENDED_KEYS_INTERVAL_MS = 800
 
 
 class Served:
@@ -163,6 +164,7 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
         feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
         windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
         streams=Streams(),
+        polls=Polls(),
         sender=sender,
     )
 
@@ -180,8 +182,8 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sen
     start_streams(supervisor, parts.feeds, parts.windows)
     supervisor.start_loop(poll_loop(parts.puller, parts.wakeups, interval_ms=settings.poll_interval_ms))
     supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
-    ended = partial(parts.streams.end_revoked_once, parts.gate.keyring)
-    supervisor.start_loop(Loop("stream_keys", ended, interval_ms=STREAM_KEYS_INTERVAL_MS))
+    ended = partial(end_revoked_once, parts.gate.keyring, parts.streams, parts.polls)
+    supervisor.start_loop(Loop("ended_keys", ended, interval_ms=ENDED_KEYS_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
     supervisor.start_loop(announce_loop(parts.db, parts.wakeups))
     shared = Pushing(
@@ -195,7 +197,7 @@ def _table(settings: Settings, parts: Parts, publisher: Publisher) -> dict[str, 
     publish = PublishCalls(
         publisher, max_message_bytes=settings.max_message_bytes, max_batch_bytes=settings.max_batch_bytes
     )
-    pull = PullCalls(parts.puller, parts.settler)
+    pull = PullCalls(parts.puller, parts.settler, parts.polls)
     settle = SettleCalls(parts.catalog, parts.settler)
     return {
         "messages": Entry(publish.one, "publish"),

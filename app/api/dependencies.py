@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 
 from app.api.auth import Caller, Gate
 from app.api.events import Streams
+from app.api.polls import Polls
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
@@ -52,6 +53,7 @@ class Parts:
     feeds: Feeds
     windows: Windows
     streams: Streams
+    polls: Polls
     sender: Sender
 
 

@@ -22,7 +22,6 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.broker.keys import Keyring
 from app.domain.errors import LogpostError, TooMany, Unauthorized
 from app.telemetry import log
 
@@ -81,14 +80,16 @@ class Streams:
         for stream in tuple(self.open):
             stream.source.drain()
 
-    async def end_revoked_once(self, keyring: Keyring) -> bool:
-        """Ends the streams whose key was revoked or has expired. False: there is never more to do at once."""
-        held = {stream.opener.key for stream in self.open}
-        ended = await keyring.ended({key for key in held if key is not None})
+    @property
+    def keys(self) -> set[str]:
+        """Prefixes of the keys that opened them."""
+        return {stream.opener.key for stream in self.open if stream.opener.key is not None}
+
+    def cut(self, keys: set[str]) -> None:
+        """Ends the streams of these keys, which were revoked or have expired."""
         for stream in tuple(self.open):
-            if stream.opener.key in ended:
+            if stream.opener.key in keys:
                 stream.cut(Unauthorized("The key that opened this stream was revoked or has expired."))
-        return False
 
 
 class EventStream(Response):

@@ -14,11 +14,12 @@ from app.api.auth import Caller
 from app.api.body import decoded
 from app.api.form import delivered
 from app.api.lane import Answer, ClientGone, Headers, Receive, read_body
+from app.api.polls import Polls
 from app.broker.catalog import GroupKey
 from app.broker.line import Patience
 from app.broker.pull import DEFAULT_BYTES, Demand, Pulled, Puller
 from app.broker.settle import Settler
-from app.domain.errors import LogpostError
+from app.domain.errors import LogpostError, Unauthorized
 
 MAX_WAIT_MS = 60_000
 # What a consumer may call itself. Labels are stored as text, which has no NUL.
@@ -43,19 +44,24 @@ MAX_BODY = 64 * 1024
 class PullCalls:
     """``pull`` is a call of the lane."""
 
-    def __init__(self, puller: Puller, settler: Settler) -> None:
+    def __init__(self, puller: Puller, settler: Settler, polls: Polls) -> None:
         self._puller = puller
         self._settler = settler
+        self._polls = polls
 
     async def pull(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
-        """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and then what was
-        claimed has been handed back."""
+        """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and Unauthorized for
+        a key that ended meanwhile, and then what was claimed has been handed back."""
         request = decoded(await read_body(dict(headers), receive, MAX_BODY), _decoder)
         demand = Demand(owner_of(request.consumer), request.max, request.max_bytes, is_shared=bool(request.consumer))
         patience = Patience(request.wait_ms)
-        pulled = await self._pull((caller.namespace.id, names[0], names[1]), demand, patience, receive)
+        with self._polls.waiting(caller.prefix, patience) as poll:
+            pulled = await self._pull((caller.namespace.id, names[0], names[1]), demand, patience, receive)
         if isinstance(pulled, LogpostError):
             raise pulled
+        if poll.is_cut:
+            await self._hand_back(pulled)
+            raise Unauthorized("The key of this request was revoked or has expired while it waited.")
         return 200, answer(pulled)
 
     async def _pull(self, key: GroupKey, demand: Demand, patience: Patience, receive: Receive) -> Pulled | LogpostError:
@@ -79,9 +85,13 @@ class PullCalls:
                 watcher.cancel()
         if not is_gone:
             return pulled
-        if isinstance(pulled, Pulled) and pulled.taken:
-            await self._settler.hand_back(pulled.group.id, pulled.ack_ids())
+        if isinstance(pulled, Pulled):
+            await self._hand_back(pulled)
         raise ClientGone
+
+    async def _hand_back(self, pulled: Pulled) -> None:
+        if pulled.taken:
+            await self._settler.hand_back(pulled.group.id, pulled.ack_ids())
 
 
 def owner_of(label: str) -> str:

@@ -1,4 +1,4 @@
-"""What a stream may outlive, and what it may not: its key."""
+"""What a stream and a pull that waits may outlive, and what they may not: their key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 
+from app.storage import leases
 from tests.security.conftest import ALL, OURS, ROOT_KEY, bearer
+from tests.servers import wait_until
 from tests.stream.replicas import BILLING, ORDERS, Replica, replica, take, texts
 
 EARLIEST = {"from": "earliest"}
@@ -111,3 +114,66 @@ async def test_s56_a_stream_opened_by_a_ticket_ends_with_the_key_that_asked_for_
         await one.send("DELETE", f"/v1/keys/{key['id']}")
         assert (await end_of(events))["code"] == "unauthorized"
     await two.send("GET", f"{ORDERS}/stream?ticket={unused}", status=401)
+
+
+async def waiting_pull(of: Replica, key: dict[str, Any]) -> asyncio.Task[httpx.Response]:
+    """A pull that has begun to wait."""
+    pull = asyncio.create_task(of.http.post(f"{BILLING}/pull", json={"waitMs": 30_000}, headers=bearer(key["key"])))
+    await wait_until(lambda: key["id"].removeprefix("key_") in of.parts.polls.keys)
+    return pull
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_s05_a_pull_that_waits_ends_within_five_seconds_of_the_end_of_its_key(
+    pair: tuple[Replica, Replica], dsn: str, how: str
+) -> None:
+    one, two = pair
+    key = await key_of(one)
+    pull = await waiting_pull(two, key)
+    if how == "revoked":
+        await one.send("DELETE", f"/v1/keys/{key['id']}")
+    else:
+        database = await asyncpg.connect(dsn)
+        await database.execute("update keys set expires_at = now()")
+        await database.close()
+    async with asyncio.timeout(5):
+        answer = await pull
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_s05_nobody_elses_pull_ends_with_a_key(pair: tuple[Replica, Replica]) -> None:
+    one, two = pair
+    key, other = await key_of(one), await key_of(one)
+    ending, staying = await waiting_pull(two, key), await waiting_pull(two, other)
+    await one.send("DELETE", f"/v1/keys/{key['id']}")
+    assert (await ending).status_code == 401
+    await one.publish("1")
+    answer = await staying
+    assert texts(answer.json()["messages"]) == ["1"]
+
+
+async def test_s05_what_arrives_for_a_key_that_has_ended_goes_to_others_as_a_first_attempt(
+    pair: tuple[Replica, Replica],
+) -> None:
+    one, two = pair
+    key = await key_of(one)
+    pull = await waiting_pull(two, key)
+    claiming, may_claim = asyncio.Event(), asyncio.Event()
+    claim = leases.claim
+
+    async def slow_claim(*arguments: Any, **options: Any) -> Any:
+        claiming.set()
+        await may_claim.wait()
+        return await claim(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leases, "claim", slow_claim)
+        await one.publish("1")
+        await claiming.wait()
+        await one.send("DELETE", f"/v1/keys/{key['id']}")
+        await wait_until(lambda: all(poll.is_cut for poll in two.parts.polls._open))
+        may_claim.set()
+        assert (await pull).status_code == 401
+    pulled = await one.send("POST", f"{BILLING}/pull", {"waitMs": 5000})
+    assert [(each["message"], each["attempt"]) for each in pulled["messages"]] == [("1", 1)]
