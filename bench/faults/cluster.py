@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
+import asyncpg
 import psutil
 
 from app.storage.cluster import EmbeddedPostgresFailed
@@ -138,6 +140,14 @@ class Cluster:
             replica.start()
         for replica in self.replicas:
             await replica.ready()
+
+    async def execute(self, statement: str, *arguments: Any) -> list[Any]:
+        """Past the replicas and their proxies."""
+        connection = await asyncpg.connect(self.postgres.dsn, timeout=5)
+        try:
+            return await connection.fetch(statement, *arguments, timeout=20)
+        finally:
+            connection.terminate()
 
     async def restart_everything(self) -> None:
         """Nothing that was only in a process's memory survives this."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -24,12 +24,17 @@ Fault = Callable[["Nemesis", float], Awaitable[None]]
 
 
 class Nemesis:
-    def __init__(self, cluster: Cluster, recorder: Recorder, pulse: Pulse, phase: Phase, seed: int) -> None:
+    """``faults``: which of them; all if empty."""
+
+    def __init__(
+        self, cluster: Cluster, recorder: Recorder, pulse: Pulse, phase: Phase, seed: int, faults: Sequence[str] = ()
+    ) -> None:
         self.cluster = cluster
         self.recorder = recorder
         self.pulse = pulse
         self.phase = phase
         self.random = random.Random(seed)
+        self.faults = sorted(faults or FAULTS)
         self.current = "nothing"
         self.fired = 0
         self.windows = 0
@@ -49,8 +54,8 @@ class Nemesis:
             self.current = "quiet"
             await self.phase.sleep(self.random.uniform(1.0, 2.5))
             return
-        count = self.random.choices((1, 2, 3), (6, 3, 1))[0]
-        names = self.random.sample(sorted(FAULTS), count)
+        count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
+        names = self.random.sample(self.faults, count)
         self.current = " + ".join(names)
         await asyncio.gather(*(self._one(name) for name in names))
         for proxy in self.cluster.proxies:
@@ -90,13 +95,6 @@ class Nemesis:
 
     def replica(self) -> Replica:
         return self.random.choice(self.cluster.replicas)
-
-    async def admin(self, statement: str, *arguments: Any) -> Any:
-        connection = await asyncpg.connect(self.cluster.postgres.dsn, timeout=5)
-        try:
-            return await connection.fetch(statement, *arguments, timeout=20)
-        finally:
-            connection.terminate()
 
 
 async def kill_replica(nemesis: Nemesis, seconds: float) -> None:
@@ -179,20 +177,20 @@ async def kill_postgres(nemesis: Nemesis, _: float) -> None:
 async def _postgres_answers(nemesis: Nemesis) -> None:
     for _ in range(600):
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            await nemesis.admin("select 1")
+            await nemesis.cluster.execute("select 1")
             return
         await asyncio.sleep(0.05)
     raise TimeoutError("Postgres did not come back")
 
 
 async def terminate_listen(nemesis: Nemesis, _: float) -> None:
-    await nemesis.admin(
+    await nemesis.cluster.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%' and pid <> pg_backend_pid()"
     )
 
 
 async def terminate_connections(nemesis: Nemesis, _: float) -> None:
-    await nemesis.admin(
+    await nemesis.cluster.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity "
         "where backend_type = 'client backend' and pid <> pg_backend_pid() and random() < 0.5"
     )

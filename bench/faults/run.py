@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.faults.broken import Broken
 from bench.faults.checker import Wanted, check_directory
 from bench.faults.client import Client, Pulse
 from bench.faults.cluster import Cluster
@@ -26,7 +27,6 @@ from bench.faults.verdict import Verdict
 
 PUBLISHERS = 6
 CONSUMERS = 3
-DRAIN_S = 120.0
 PROGRESS_S = 5.0
 
 
@@ -37,6 +37,8 @@ class Options:
     rate: float
     directory: Path
     wanted: Wanted
+    broken: Broken | None = None
+    drain_s: float = 120.0
 
 
 class Run:
@@ -53,9 +55,14 @@ class Run:
     async def run(self) -> Verdict:
         await self.cluster.start()
         client = Client(self.cluster.urls, self.recorder, self.pulse, self.options.seed)
-        nemesis = Nemesis(self.cluster, self.recorder, self.pulse, self.phase, self.options.seed)
+        broken = self.options.broken
+        nemesis = Nemesis(
+            self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, broken.faults if broken else ()
+        )
         observer = Observer(client, self.phase)
         try:
+            if broken is not None:
+                await broken.spoil(self.cluster)
             await self._declare(client)
             self.begin = time.monotonic()
             await self._load(client, observer, nemesis)
@@ -108,7 +115,7 @@ class Run:
 
     async def _drain(self, observer: Observer) -> None:
         event = Event(f="quiesce", topic=TOPIC, t0=now())
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + self.options.drain_s
         while time.monotonic() < deadline:
             self.lag = {group: await observer.snapshot(group, "poll") for group in GROUPS}
             if all(lag == 0 for lag in self.lag.values()):
