@@ -72,7 +72,10 @@ BROKEN = {
     ),
     "no durable commit": Broken(
         [Change("append", "\nbegin\n", "\nbegin\n    perform set_config('synchronous_commit', 'off', true);\n"),
-         "alter system set wal_writer_delay = '10s'", "select pg_reload_conf()"],
+         # A durable commit of anything else would take those before it along.
+         "alter database logpost set synchronous_commit = off", "alter system set wal_writer_delay = '10s'",
+         "select pg_reload_conf()",
+         "select pg_terminate_backend(pid) from pg_stat_activity where usename = user and pid <> pg_backend_pid()"],
         frozenset({"I1", "I3", "I4"}),
         ("kill postgres",),
     ),
