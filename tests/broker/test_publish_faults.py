@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -122,13 +123,20 @@ async def test_a_cancelled_wait_for_a_replica_is_no_success(tmp_path: Path) -> N
             admin = await asyncpg.connect(postgres.dsn)  # does not wait for replicas itself: the server is not durable
             await admin.execute("alter system set synchronous_standby_names = 'nobody'")
             await admin.execute("select pg_reload_conf()")
-            publishing = asyncio.create_task(publish(replica, message(idempotency_key="once")))
-            await admin.execute("select pg_cancel_backend($1)", await waiting_backend(admin, "SyncRep"))
+            for n in itertools.count():  # a backend hears of the setting between two commands, sooner or later
+                publishing = asyncio.create_task(publish(replica, message(idempotency_key=f"once-{n}")))
+                waiting = asyncio.create_task(waiting_backend(admin, "SyncRep"))
+                await asyncio.wait((publishing, waiting), return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    break
+                waiting.cancel()
+                await asyncio.wait((waiting,))
+            await admin.execute("select pg_cancel_backend($1)", await waiting)
             with pytest.raises(CommitUnknown):
                 await publishing
             await admin.execute("alter system reset synchronous_standby_names")
             await admin.execute("select pg_reload_conf()")
-            (again,) = await publish(replica, message(idempotency_key="once"))
+            (again,) = await publish(replica, message(idempotency_key=f"once-{n}"))
             assert again.duplicate
             await admin.close()
     finally:
