@@ -12,7 +12,7 @@ application, where ``api/dependencies.py`` finds it.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -30,6 +30,7 @@ from app.api.polls import Polls, end_revoked_once
 from app.api.publish import PublishCalls
 from app.api.pull import PullCalls
 from app.api.settle import SettleCalls
+from app.api.shortcut import Plain, PlainPublish
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
@@ -75,10 +76,15 @@ class Served:
         self._parts: Parts | None = None
         self._drains_until: float | None = None
         self._app: ASGIApp = self._starting
+        self._plain: PlainPublish | None = None
         self._rest = application(lifespan=self._lifespan, docs=settings.docs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._rest if scope["type"] == "lifespan" else self._app)(scope, receive, send)
+
+    def shortcut(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Plain | None:
+        """For connections: what need not go through ASGI."""
+        return None if self._plain is None else self._plain(url, headers)
 
     def drain(self) -> None:
         """Nothing is leased any more from now on; pulls that wait return empty, streams end."""
@@ -110,6 +116,11 @@ class Served:
                 table = {path: Entry(traces.traced(path, call), right) for path, (call, right) in table.items()}
             lane = Lane(self._rest, parts.gate, parts.catalog.require, table)
             self._app = Edge(lane, origins=settings.cors_origin_list, loopback_only=_loopback_only(settings))
+            if traces is None and not settings.cors_origin_list:
+                self._plain = PlainPublish(
+                    parts.gate, parts.catalog, publisher,
+                    max_message_bytes=settings.max_message_bytes, loopback_only=_loopback_only(settings),
+                )  # fmt: skip
             try:
                 yield
             finally:

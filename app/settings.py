@@ -131,12 +131,8 @@ class Settings(BaseSettings):
     max_topic_partitions: int = Field(65_536, ge=1, le=65_536, description="Partitions of a topic.")
     max_topic_groups: int = Field(1000, ge=1, le=100_000, description="Groups of a topic.")
     max_keys: int = Field(1000, ge=1, le=1_000_000, description="API keys of a namespace.")
-    key_requests_per_s: int = Field(
-        0, ge=0, le=10**12, description="Requests a second of an API key that says nothing else; 0 is no limit."
-    )
-    key_bytes_per_s: int = Field(
-        0, ge=0, le=10**12, description="Bytes a second of request bodies of such a key; 0 is no limit."
-    )
+    key_requests_per_s: int = Field(0, ge=0, le=10**12, description="Requests a second of an API key; 0 is no limit.")
+    key_bytes_per_s: int = Field(0, ge=0, le=10**12, description="The same for bytes of its requests' bodies.")
     push_ports: str = Field("80,443,1024-65535", description="Ports a webhook may be at, and ranges of them.")
     push_allow: str | None = Field(
         None,
@@ -175,7 +171,10 @@ class Settings(BaseSettings):
 
     @property
     def loopback_only(self) -> bool:
-        return is_loopback(self.host)
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def push_port_ranges(self) -> tuple[range, ...]:
@@ -231,13 +230,6 @@ def variable(name: str) -> str:
 def option(name: str) -> str:
     """The command line option of a field: ``poll_interval_ms`` → ``--poll-interval-ms``."""
     return "--" + name.replace("_", "-")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _refuse(name: str, reason: str) -> None:

@@ -182,10 +182,10 @@ def main(arguments: list[str]) -> int:
     assert settings.database_url is not None, "the supervisor sets it, embedded or not"
     files = open_files(settings.max_connections + OTHER_FILES)
     limits = Limits(connections=max(min(settings.max_connections, files - OTHER_FILES), 1))
+    app = create_app(settings, settings.database_url)
     config = uvicorn.Config(
-        create_app(settings, settings.database_url),
-        loop="uvloop", http=connections(limits), ws="none", lifespan="on", interface="asgi3", backlog=BACKLOG,
-        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        app, loop="uvloop", http=connections(limits, app.shortcut), ws="none", lifespan="on", interface="asgi3",
+        backlog=BACKLOG, log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
     )  # fmt: skip
     worker = Worker(config, channel, drain_s=settings.shutdown_timeout_ms / 1000)
     worker.run(sockets=listeners)

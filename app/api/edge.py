@@ -49,6 +49,10 @@ PREFLIGHT_HEADERS = [
 EXPOSED = (b"access-control-expose-headers", b"X-Request-Id, Retry-After")
 
 
+def new_request_id() -> bytes:
+    return b"%b%x" % (_PROCESS, next(_requests))
+
+
 class Edge:
     """``origins``: whose pages may call. ``loopback_only``: only names of this machine are ours."""
 
@@ -64,7 +68,7 @@ class Edge:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = b"%b%x" % (_PROCESS, next(_requests))
+            request_id = new_request_id()
         sender = _Sender(send, [(b"x-request-id", request_id), *self._cors(headers)])
         token = REQUEST.set(request_id.decode())
         CALLER.set("")  # the gate says who

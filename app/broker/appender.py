@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -68,7 +68,7 @@ class Appender:
 
     def append(
         self, topic: Topic, messages: Sequence[NewMessage], partition_ids: Sequence[int]
-    ) -> Awaitable[list[Published]]:
+    ) -> asyncio.Future[list[Published]]:
         """Where the messages are, once they are committed: in input order, all or none of them.
 
         Raises QueueFull and ShuttingDown at once; the awaited answer raises Outdated (read the topic again and
@@ -83,7 +83,7 @@ class Appender:
             raise ShuttingDown("The server is shutting down.")
         if self._messages + len(messages) > self._max_messages or self._bytes + size > self._max_bytes:
             raise QueueFull("Too many messages are waiting for their commit; try again.")
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[Published]] = asyncio.get_running_loop().create_future()
         self._waiting.append(Publish(topic, messages, partition_ids, size, answer, has_keys))
         self._messages += len(messages)
         self._bytes += size

@@ -5,6 +5,7 @@ The topic may be a moment old; what was chosen by an old one is refused by the d
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 from collections.abc import Awaitable, Sequence
@@ -88,6 +89,17 @@ class Publisher:
             except IdempotencyKeyReused as error:
                 raise _in_callers_words(error, batch) from None
         raise DatabaseUnavailable(f"Topic {topic!r} keeps changing; try again.")
+
+    def takes_everything(self, topic: Topic) -> bool:
+        """Whether nothing of a message's content matters to the topic: ``begin`` may be asked."""
+        return not topic.config.idempotency.cloud_events_id and self._catalog.of_topic(topic, Checks.of) is None
+
+    def begin(self, topic: Topic, message: NewMessage) -> asyncio.Future[list[Published]]:
+        """``publish`` of one message to a topic that takes everything, without waiting: for who has a callback.
+
+        Raises QueueFull, ShuttingDown; the answer also Outdated, with which it is to be published all over again.
+        """
+        return self._appender.append(topic, (message,), (self._partition_id(topic, message),))
 
     def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Published]]:
         if topic.config.idempotency.cloud_events_id:

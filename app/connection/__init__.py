@@ -7,6 +7,8 @@ Java's client does unasked. The parser (llhttp) already refuses every other fram
 """
 
 from app.connection.deadlines import Limits
-from app.connection.protocol import Connection, connections
+from app.connection.held import Shortcut
+from app.connection.protocol import Connection
+from app.connection.shortcut import connections
 
-__all__ = ["Connection", "Limits", "connections"]
+__all__ = ["Connection", "Limits", "Shortcut", "connections"]

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.connection.deadlines import Deadline, Limits, Reading, Stall
 from app.connection.exchange import Exchange
+from app.connection.held import Held
 from app.connection.refusal import (
     HEAD_TOO_LARGE,
     NO_HOST,
@@ -41,7 +42,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.limits = limits or Limits()
         self.reading = Reading.NOTHING
-        self.running: Exchange | None = None
+        self.running: Exchange | Held | None = None
         self._reading_changed = False
         self._body_seen = False
         self._overhead_bytes = 0
@@ -80,6 +81,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(self._refusal or malformed(str(error)))
             return
+        self._all_received()
         if self._reading_changed:
             self._reading_changed = False
             self._watch_reading()
@@ -88,6 +90,9 @@ class Connection(HttpToolsProtocol):
             self._overhead_bytes += len(data)
             if self._overhead_bytes > self.limits.head_bytes:
                 self._refuse(HEAD_TOO_LARGE)
+
+    def _all_received(self) -> None:
+        """Everything that came together was parsed."""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -122,26 +127,16 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.pipeline) >= self.limits.pipelined:
             self._stop_parsing(malformed("too many requests without waiting for an answer"))
-        url = httptools.parse_url(self.url)
-        raw_path = url.path or b"/"
-        path = raw_path.decode("ascii")
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["http_version"] = version = self.parser.get_http_version()
-        self.scope["path"] = unquote(path) if "%" in path else path
-        self.scope["raw_path"] = raw_path
-        self.scope["query_string"] = url.query or b""
-        self.cycle = Exchange(
-            scope=self.scope, transport=self.transport, flow=self.flow, logger=self.logger,
-            access_logger=self.access_logger, access_log=False, default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(), expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(), on_response=self.on_response_complete,
-        )  # fmt: skip
         self._now_reading(Reading.BODY)
-        if self.running is None:
-            self._run(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        self._begin()
+
+    def _begin(self) -> None:
+        """The request whose head has just come."""
+        version = self.parser.get_http_version()
+        self.scope["method"], self.scope["http_version"] = self.parser.get_method().decode("ascii"), version
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        self.cycle = self._exchange(self.url, self.scope, keep_alive=keep_alive)
+        self._run_in_turn(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._body_seen = True
@@ -175,13 +170,34 @@ class Connection(HttpToolsProtocol):
         elif self.reading is Reading.NOTHING:
             self._deadline.set(self.limits.idle_s)
 
+    def _exchange(self, url: bytes, scope: Any, *, keep_alive: bool) -> Exchange:
+        parsed = httptools.parse_url(url)
+        raw_path = parsed.path or b"/"
+        path = raw_path.decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = parsed.query or b""
+        return Exchange(
+            scope=scope, transport=self.transport, flow=self.flow, logger=self.logger,
+            access_logger=self.access_logger, access_log=False, default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(), expect_100_continue=self.expect_100_continue, keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )  # fmt: skip
+
+    def _run_in_turn(self, exchange: Exchange) -> None:
+        if self.running is None:
+            self._run(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
+
     def _run(self, exchange: Exchange, app: ASGI3Application) -> None:
         self.running = exchange
         self._start_asgi_task(exchange, app)
 
-    def _unanswered(self) -> list[Exchange]:
-        queued = [cast("Exchange", cycle) for cycle, _ in reversed(self.pipeline)]
-        return [self.running, *queued] if self.running is not None else queued
+    def _unanswered(self) -> list[Exchange | Held]:
+        queued: list[Exchange | Held] = [cast("Exchange", cycle) for cycle, _ in reversed(self.pipeline)]
+        return queued if self.running is None else [self.running, *queued]
 
     # Strictness
 
@@ -282,12 +298,3 @@ class Connection(HttpToolsProtocol):
             self._deadline.set(self.limits.idle_s)
         else:
             self.transport.close()
-
-
-def connections(limits: Limits) -> type[asyncio.Protocol]:
-    """What uvicorn's ``Config(http=...)`` takes: a Connection with these limits."""
-
-    def connection(**options: Any) -> Connection:
-        return Connection(limits=limits, **options)
-
-    return cast("type[asyncio.Protocol]", connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -123,7 +122,8 @@ async def test_a_cancelled_wait_for_a_replica_is_no_success(tmp_path: Path) -> N
             admin = await asyncpg.connect(postgres.dsn)  # does not wait for replicas itself: the server is not durable
             await admin.execute("alter system set synchronous_standby_names = 'nobody'")
             await admin.execute("select pg_reload_conf()")
-            for n in itertools.count():  # a backend hears of the setting between two commands, sooner or later
+            n = 0
+            while True:  # a backend hears of the setting between two commands, sooner or later
                 publishing = asyncio.create_task(publish(replica, message(idempotency_key=f"once-{n}")))
                 waiting = asyncio.create_task(waiting_backend(admin, "SyncRep"))
                 await asyncio.wait((publishing, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +131,7 @@ async def test_a_cancelled_wait_for_a_replica_is_no_success(tmp_path: Path) -> N
                     break
                 waiting.cancel()
                 await asyncio.wait((waiting,))
+                n += 1
             await admin.execute("select pg_cancel_backend($1)", await waiting)
             with pytest.raises(CommitUnknown):
                 await publishing

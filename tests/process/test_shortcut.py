@@ -1,0 +1,244 @@
+"""What is answered without ASGI cannot be told from what is answered through it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from app.connection import Limits, connections
+from app.serve.address import bound_sockets
+from tests.process.conftest import Echo, Listener, Peer
+from tests.servers import Server, Servers, wait_until
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nshort"
+PLAIN = b"POST /plain HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+OTHER = b"POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Stub:
+    """Takes what is sent to /plain. ``later`` are those that wait for their answer."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.later: list[Any] = []
+        self.takes = True
+        self.is_slow = False
+        self.answers: bytes | None = ANSWER
+
+    def __call__(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Stub | None:
+        return self if url == b"/plain" else None
+
+    def answer(self, body: bytes, respond: Any) -> bool:
+        if not self.takes:
+            return False
+        self.bodies.append(body)
+        if self.is_slow:
+            self.later.append(respond)
+        else:
+            asyncio.get_running_loop().call_soon(respond, self.answers)
+        return True
+
+
+@asynccontextmanager
+async def shortened(stub: Stub) -> AsyncIterator[tuple[Listener, uvicorn.Server]]:
+    app = Echo()
+    config = uvicorn.Config(
+        app, loop="uvloop", http=connections(Limits(pipelined=5), stub), ws="none", lifespan="off", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    with bound_sockets("127.0.0.1", 0)[0] as listener:
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield Listener(listener.getsockname()[1], app), server
+        finally:
+            server.should_exit = True
+            await asyncio.to_thread(thread.join)
+
+
+async def bodies(peer: Peer, count: int) -> list[bytes]:
+    return [body if (body := (await peer.response())[2]) == b"short" else b"asgi" for _ in range(count)]
+
+
+async def test_a_whole_request_is_answered_without_the_application() -> None:
+    stub = Stub()
+    async with shortened(stub) as (listener, _), listener.peer() as peer:
+        for sent, answered in ((PLAIN, b"short"), (PLAIN, b"short"), (OTHER, b"asgi")):
+            peer.send(sent)
+            assert await bodies(peer, 1) == [answered]
+        assert (stub.bodies, listener.app.seen) == ([b"{}", b"{}"], ["/other"])
+
+
+@pytest.mark.parametrize("cut", [len(PLAIN) - 2, len(PLAIN) - 1])
+async def test_a_request_that_comes_in_parts_is_the_applications(cut: int) -> None:
+    stub = Stub()
+    async with shortened(stub) as (listener, _), listener.peer(PLAIN[:cut]) as peer:
+        await wait_until(lambda: listener.app.seen == ["/plain"])
+        peer.send(PLAIN[cut:])
+        told = json.loads((await peer.response())[2])
+        assert (told["method"], told["body"], stub.bodies) == ("POST", "{}", [])
+        peer.send(PLAIN)
+        assert await bodies(peer, 1) == [b"short"]
+
+
+@pytest.mark.parametrize(
+    "request_", [PLAIN.replace(b"1.1", b"1.0"), PLAIN.replace(b"Host", b"Connection: close\r\nHost"),
+                 PLAIN.replace(b"POST", b"PUT")],
+)  # fmt: skip
+async def test_what_the_connection_does_not_outlive_is_the_applications(request_: bytes) -> None:
+    stub = Stub()
+    async with shortened(stub) as (listener, _), listener.peer(request_) as peer:
+        assert await bodies(peer, 1) == [b"asgi"]
+        assert stub.bodies == []
+
+
+async def test_what_is_not_taken_after_all_is_the_applications() -> None:
+    stub = Stub()
+    stub.takes = False
+    async with shortened(stub) as (listener, _), listener.peer(PLAIN) as peer:
+        told = json.loads((await peer.response())[2])
+        assert (told["path"], told["method"], told["body"]) == ("/plain", "POST", "{}")
+        stub.takes, stub.answers = True, None
+        peer.send(PLAIN)
+        told = json.loads((await peer.response())[2])
+        assert (told["path"], told["method"], told["body"], stub.bodies) == ("/plain", "POST", "{}", [b"{}"])
+
+
+async def test_answers_come_in_the_order_of_the_requests() -> None:
+    stub = Stub()
+    stub.is_slow = True
+    async with shortened(stub) as (listener, server), listener.peer(PLAIN + OTHER + PLAIN) as peer:
+        await wait_until(lambda: stub.later)
+        await asyncio.sleep(0.1)
+        assert listener.app.seen == []  # it waits its turn
+        loop = next(iter(server.server_state.connections)).loop
+        loop.call_soon_threadsafe(stub.later[0], ANSWER)
+        assert await bodies(peer, 3) == [b"short", b"asgi", b"asgi"]
+
+
+async def test_a_stopping_server_answers_what_it_has_taken_and_closes() -> None:
+    stub = Stub()
+    stub.is_slow = True
+    async with shortened(stub) as (listener, server), listener.peer(PLAIN) as peer:
+        await wait_until(lambda: stub.later)
+        connection: Any = next(iter(server.server_state.connections))
+        server.should_exit = True
+        await wait_until(lambda: connection.running.keep_alive is False)
+        connection.loop.call_soon_threadsafe(stub.later[0], ANSWER)
+        assert await peer.everything() == ANSWER.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+
+
+async def test_a_client_that_does_not_wait_hurts_nobody() -> None:
+    stub = Stub()
+    stub.is_slow = True
+    async with shortened(stub) as (listener, server):
+        async with listener.peer(PLAIN):
+            await wait_until(lambda: stub.later)
+            loop = next(iter(server.server_state.connections)).loop
+        await wait_until(lambda: not server.server_state.connections)
+        loop.call_soon_threadsafe(stub.later[0], ANSWER)
+        stub.is_slow = False
+        async with listener.peer(PLAIN) as peer:
+            assert await bodies(peer, 1) == [b"short"]
+
+
+# The real one
+
+ROOT_KEY = "r" * 40
+# Of every message another; and of a problem, what names the request.
+CHANGING = re.compile(rb'(?<=x-request-id: )\S+|(?<="id":")msg_\w+|(?<="offset":)\d+|(?<="publishedAt":")[^"]+')
+BODIES = [b"{}", b'{"a": [1, 2.50]}', b"1e400", b'"\\u0000"', b"", b"{", b"\xff", b'"\\ud800"', b"[" * 65 + b"]" * 65,
+          b'"' + b"x" * 2000 + b'"']  # fmt: skip
+HEADERS = [
+    b"", b"Content-Type: application/json\r\n", b"Content-Type: application/octet-stream\r\n",
+    b"Partition-Key: ord_123\r\n", b"Partition-Key: \xc3\xa9\r\n", b"Partition-Key: \xff\r\n",
+    b"Partition-Key: a\r\nPartition-Key: b\r\n", b"Partition-Key: " + b"k" * 2000 + b"\r\n", b"Delay-Ms: x\r\n",
+    b"Host: b.example\r\n",
+]  # fmt: skip
+
+
+def publish(body: bytes, headers: bytes = b"", *, topic: str = "orders", unusual: bool = False) -> bytes:
+    host = b"" if headers.startswith(b"Host") else b"Host: localhost\r\n"
+    other = b"X-Other: 1\r\n" if unusual else b""
+    head = b"POST /v1/topics/%b/messages HTTP/1.1\r\n%b%b%b" % (topic.encode(), host, headers, other)
+    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+async def replies(server: Server, *requests: bytes) -> list[bytes]:
+    """The answers to the bytes of each, without what has to differ."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+    found = []
+    for request in requests:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        head = re.sub(rb"content-length: \d+", b"content-length: *", head)
+        found.append(CHANGING.sub(b"*", head + body))
+    writer.close()
+    return found
+
+
+@pytest.mark.timeout(180)
+async def test_both_ways_answer_the_same_to_the_byte(servers: Servers) -> None:
+    server = await servers.start(env={"LOGPOST_MAX_MESSAGE_BYTES": "1024"})
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.put("/v1/topics/orders", json={})
+        await client.put("/v1/topics/ruled", json={"validate": {"rules": [{"rule": "message.a == 1"}]}})
+    cases = [(topic, body, headers) for topic in ("orders", "ruled", "none") for body in BODIES for headers in HEADERS]
+    for topic, body, headers in cases:
+        plain = publish(body, headers, topic=topic)
+        unusual = publish(body, headers, topic=topic, unusual=True)
+        assert await replies(server, plain) == await replies(server, unusual), (topic, body[:40], headers[:40])
+
+
+async def test_a_key_is_asked_for_on_both_ways(servers: Servers) -> None:
+    server = await servers.start(env={"LOGPOST_ROOT_KEY": ROOT_KEY})
+    bearer = {"Authorization": f"Bearer {ROOT_KEY}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer) as client:
+        await client.put("/v1/topics/orders", json={})
+        keys = {
+            scope: (await client.post("/v1/keys", json={"name": scope, "scopes": [scope], "topics": ["ord*"]})).json()
+            for scope in ("publish", "consume")
+        }
+    allowed = b"Authorization: Bearer %b\r\n" % keys["publish"]["key"].encode()
+    refused = b"Authorization: Bearer %b\r\n" % keys["consume"]["key"].encode()
+    for headers, status in ((allowed, 201), (refused, 403), (b"", 401), (b"Authorization: Bearer lp_x\r\n", 401)):
+        for _ in range(2):  # the second time it is known
+            answers = [
+                (await replies(server, publish(b"{}", headers, unusual=unusual)))[0] for unusual in (False, True)
+            ]
+            assert answers[0] == answers[1]
+            assert answers[0].startswith(b"HTTP/1.1 %d " % status)
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer) as client:
+        await client.delete(f"/v1/keys/{keys['publish']['id']}")
+    assert (await replies(server, publish(b"{}", allowed)))[0].startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_topic_that_changes_meanwhile_is_found_changed(servers: Servers) -> None:
+    server = await servers.start()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.put("/v1/topics/orders", json={})
+        for number in range(1, 6):
+            (reply,) = await replies(server, publish(b"{}"))
+            assert reply.startswith(b"HTTP/1.1 201 ")
+            await client.put("/v1/topics/orders", json={"distribution": {"partitions": number + 1}})
+            (reply,) = await replies(server, publish(b"{}", b"Partition-Key: ord_123\r\n"))
+            assert reply.startswith(b"HTTP/1.1 201 ")
+        stats = (await client.get("/v1/topics/orders/stats")).json()
+        assert stats["messages"] == 10
+        await client.delete("/v1/topics/orders")
+        (reply,) = await replies(server, publish(b"{}"))
+        assert reply.startswith(b"HTTP/1.1 404 ")
