@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from app.domain.errors import InvalidField, InvalidJson
+from app.domain.errors import Fault, InvalidField, InvalidJson
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise _fault(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(f"The body is not valid JSON: {error}.") from None
+        raise InvalidJson(f"The body is not valid JSON: {error}.", [Fault("is not valid JSON", "body")]) from None
 
 
 def _fault(text: str) -> InvalidField:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.api.dependencies import TheCaller, TheParts
@@ -18,6 +19,7 @@ from app.broker import keys
 from app.domain.errors import Forbidden, InvalidField
 from app.domain.key import EVERYTHING, RIGHTS, Key, check_pattern
 from app.domain.names import NAME_PATTERN
+from app.domain.position import parse_time
 from app.storage.database import clock
 from app.storage.keys import list_keys
 
@@ -41,6 +43,17 @@ def _printable(text: str) -> str:
     return text
 
 
+def _moment(value: object) -> datetime:
+    """An ISO 8601 time in UTC, as everywhere; never a number."""
+    if isinstance(value, str):
+        with suppress(InvalidField):
+            return parse_time(value, "expiresAt")
+    raise ValueError("must be an ISO 8601 time like 2026-01-31T12:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
 class KeyForm(Form):
     """What a key should be allowed to do."""
 
@@ -55,7 +68,7 @@ class KeyForm(Form):
     """They do not imply each other; names, configuration and lag of its topics any key may read."""
     topics: list[Pattern] = Field([EVERYTHING], min_length=1, max_length=MAX_PATTERNS)
     """Names of topics, in which ``*`` stands for any characters."""
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(None, examples=[None])
+    expires_at: Moment | None = Field(None, examples=[None])
     """Null: never."""
     requests_per_second: int | None = Field(None, ge=0, le=MAX_PER_SECOND, examples=[None])
     """Null: what the server gives every key, LOGPOST_KEY_REQUESTS_PER_S. 0: as many as it likes."""

@@ -81,7 +81,8 @@ class PublishCalls:
             if content_type.lower().startswith(cloudevents.BATCH_TYPE):
                 return await self._events(caller, names[0], content_type.lower(), headers, receive)
             if not holds_json(content_type):
-                raise UnsupportedMedia(f"A batch is {JSON} or {cloudevents.BATCH_TYPE}+json, not {content_type}.")
+                taken = f"{JSON} or {cloudevents.BATCH_TYPE}+json"
+                raise UnsupportedMedia(f"A batch is {taken}.", [Fault(f"must be {taken}", "Content-Type")])
         _refuse_options(_given(headers), "is given for each message of a batch, in its options")
         body = await read_body(found, receive, self._max_batch_bytes)
         messages = _batch(body, self._max_message_bytes)
@@ -91,7 +92,9 @@ class PublishCalls:
         self, caller: Caller, topic: str, content_type: str, headers: Headers, receive: Receive
     ) -> Answer:
         if "json" not in content_type:
-            raise UnsupportedMedia("CloudEvents are taken in their JSON format.")
+            raise UnsupportedMedia(
+                "CloudEvents are taken in their JSON format.", [Fault("must be the JSON format", "Content-Type")]
+            )
         given = _given(headers)
         if content_type.startswith(cloudevents.BATCH_TYPE):
             _refuse_options(given, "cannot be given for a batch of events")
@@ -243,6 +246,7 @@ def _batch(body: bytes, max_message_bytes: int) -> list[NewMessage]:
         raise InvalidField.of("messages", f"must be 1 to {MAX_BATCH}, and are {len(batch)}")
 
     messages = []
+    faults: list[Fault] = []
     for index, given in enumerate(batch):
         payload = bytes(given.message)
         if len(payload) > max_message_bytes:
@@ -253,7 +257,12 @@ def _batch(body: bytes, max_message_bytes: int) -> list[NewMessage]:
         if given.options is None:
             messages.append(NewMessage(payload))
         else:
-            messages.append(_with_batch_options(payload, given.options, index))
+            try:
+                messages.append(_with_batch_options(payload, given.options, index))
+            except InvalidField as error:
+                faults += error.faults
+    if faults:
+        raise InvalidField(f"{faults[0].field} {faults[0].reason}.", faults)
     return messages
 
 

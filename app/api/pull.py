@@ -32,7 +32,7 @@ class PullRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     max: Annotated[int, Meta(ge=1, le=1000)] | None = None
     max_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = DEFAULT_BYTES
     wait_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)] = 0
-    consumer: Label = ""
+    consumer: Label | None = None
 
 
 _decoder = msgspec.json.Decoder(PullRequest)
@@ -53,7 +53,9 @@ class PullCalls:
         """Raises InvalidJson, InvalidField, TopicNotFound, GroupNotFound, Unavailable; ClientGone, and Unauthorized for
         a key that ended meanwhile, and then what was claimed has been handed back."""
         request = decoded(await read_body(dict(headers), receive, MAX_BODY), _decoder)
-        demand = Demand(owner_of(request.consumer), request.max, request.max_bytes, is_shared=bool(request.consumer))
+        demand = Demand(
+            owner_of(request.consumer or ""), request.max, request.max_bytes, is_shared=bool(request.consumer)
+        )
         patience = Patience(request.wait_ms)
         with self._polls.waiting(caller.prefix, patience) as poll:
             pulled = await self._pull((caller.namespace.id, names[0], names[1]), demand, patience, receive)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.auth import Caller, Scope
 from app.api.problems import status_of
-from app.domain.errors import InvalidField, LogpostError, TooLarge, UnsupportedMedia
+from app.domain.errors import Fault, InvalidField, LogpostError, TooLarge, UnsupportedMedia
 from app.domain.names import is_name
 from app.domain.payload import check_json, decode
 from app.telemetry import log
@@ -125,7 +125,10 @@ class StrictRequest(Request):
         body = await super().body()
         if body and not is_json(self.headers.get("content-type", "")):
             # Not only tidiness: any page may make a browser send text/plain to us, and nobody else JSON.
-            raise UnsupportedMedia("The body has to come as Content-Type: application/json.")
+            raise UnsupportedMedia(
+                "The body has to come as Content-Type: application/json.",
+                [Fault("must be application/json", "Content-Type")],
+            )
         return body
 
     async def json(self) -> Any:

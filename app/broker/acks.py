@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from app.broker import tally
 from app.broker.wakeups import Wakeups
-from app.domain.errors import DatabaseUnavailable
+from app.domain.errors import DatabaseUnavailable, Unavailable
 from app.domain.lease import multirange
 from app.storage import leases
 from app.storage.database import Database, on_collision_again
@@ -72,7 +72,15 @@ class Acks:
         batch, self._queue = self._queue, []
         followers = [waiting for waiting in batch if waiting is not leader]
         try:
-            await self._carry_out(batch)
+            try:
+                await self._carry_out(batch)
+            except Unavailable:
+                raise
+            except Exception:  # noqa: BLE001 - it is raised again for whom it belongs to
+                # One of them is to blame; the others must not suffer for it.
+                if followers:
+                    await self._one_by_one(followers)
+                await self._carry_out([leader])
         except BaseException as error:
             told = error if isinstance(error, Exception) else DatabaseUnavailable("The outcome is unknown; ack again.")
             for waiting in followers:
@@ -85,6 +93,13 @@ class Acks:
                     waiting.turn.set_result(False)
         finally:
             self._pass_on()
+
+    async def _one_by_one(self, followers: Iterable[Waiting]) -> None:
+        for waiting in followers:
+            try:
+                await self._carry_out([waiting])
+            except Exception as error:  # noqa: BLE001 - it is told to whom it belongs
+                waiting.turn.set_exception(error)
 
     def _pass_on(self) -> None:
         for waiting in self._queue:

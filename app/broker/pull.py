@@ -228,6 +228,9 @@ class Puller:
                 line.hint((partition_id,))
                 return
         taking.add(partition_id, claim)
+        if claim.outcome == "full":
+            line.hint((partition_id,))
+            taking.byte_room = 0
         if claim.pieces:
             line.alarm_in(lease_ms / 1000)
             # In partition ordering it is this consumer's now, and whoever settles the last of it says so.
@@ -242,6 +245,7 @@ class Puller:
                 claim = await leases.claim(
                     self._db, partition_id, taking.group, owner=name, wanted=taking.room,
                     byte_limit=taking.byte_room, lease_ms=lease_ms, judged=judged,
+                    is_first=not taking.taken,
                 )  # fmt: skip
             tally.claimed(taking.group, claim)
             if claim.outcome != "again":

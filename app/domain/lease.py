@@ -18,6 +18,8 @@ _ACK_ID = re.compile(
     r"ack_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,8})_([0-9a-f]{1,16})_([0-9a-f]{1,8})_([0-9a-f]{1,16})"
 )
 LEASE_RANDOM_BITS = 20
+# One less than the largest bigint: a range of Postgres ends behind its last offset.
+MAX_OFFSET = 2**63 - 2
 _OFFSETS = re.compile(r"[0-9a-f]{1,16}(?:_[0-9a-f]{1,16})*")
 
 Status = Literal["ok", "stale"]
@@ -47,7 +49,7 @@ def parse_ack_id(text: str) -> AckId | None:
     if match is None:
         return None
     ack_id = AckId(*(int(part, 16) for part in match.groups()))
-    fits = max(ack_id.partition_id, ack_id.lease_id, ack_id.offset) < 2**63
+    fits = max(ack_id.partition_id, ack_id.lease_id) < 2**63 and 1 <= ack_id.offset <= MAX_OFFSET
     return ack_id if fits and max(ack_id.group_id, ack_id.epoch, ack_id.attempt) < 2**31 else None
 
 
@@ -79,8 +81,9 @@ def parts_of(ack_ids: Sequence[str]) -> list[Part]:
         if first is None or not _OFFSETS.fullmatch(joined) or joined.count("_") != len(lasts) - 1:
             raise InvalidAckId(next(at for at in positions if parse_ack_id(ack_ids[at]) is None))
         offsets = [int(last, 16) for last in lasts]
-        if max(offsets) >= 2**63:
-            raise InvalidAckId(positions[offsets.index(max(offsets))])
+        for unfit in (max(offsets), min(offsets)):
+            if not 1 <= unfit <= MAX_OFFSET:
+                raise InvalidAckId(positions[offsets.index(unfit)])
         parts.append(Part(first, positions, offsets))
     return parts
 

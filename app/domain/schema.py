@@ -55,6 +55,8 @@ def compile_schema(schema: Any, field: str) -> MessageSchema:
     """Raises InvalidSchema, which says where in ``field`` the schema is wrong, or that it would cost too much."""
     if not isinstance(schema, dict | bool):
         raise _invalid(field, "must be an object or a boolean")
+    if (large := _too_large(schema)) is not None:
+        raise _invalid(field, "has a number of more than 64 bits", large)
     try:
         size = len(orjson.dumps(schema))
     except TypeError:
@@ -76,6 +78,20 @@ def compile_schema(schema: Any, field: str) -> MessageSchema:
 def pointer(path: list[str | int]) -> str:
     """A JSON pointer, RFC 6901: ``["a/b", 0]`` → ``/a~1b/0``; the whole document is ``""``."""
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def _too_large(schema: Any) -> str | None:
+    """Where the schema has a whole number that would come back from storage as one that cannot be compiled."""
+    todo: list[tuple[str, Any]] = [("", schema)]
+    while todo:
+        where, part = todo.pop()
+        if isinstance(part, dict):
+            todo += [(f"{where}{pointer([key])}", value) for key, value in part.items()]
+        elif isinstance(part, list):
+            todo += [(f"{where}/{at}", value) for at, value in enumerate(part)]
+        elif isinstance(part, int | float) and abs(part) >= 2**63 and part == part // 1:
+            return where
+    return None
 
 
 class _Cost:

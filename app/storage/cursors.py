@@ -137,7 +137,9 @@ LOCK_TOPIC_OF = """
 """
 
 PAUSE_GROUP = """
-    update groups set paused_since = coalesce(paused_since, clock_timestamp()), pause_reason = $2 where id = $1
+    update groups
+    set paused_since = coalesce(paused_since, clock_timestamp()), pause_reason = coalesce($2, pause_reason)
+    where id = $1
 """
 PAUSE_CURSORS = "update cursors set paused = true where group_id = $1"
 
@@ -165,7 +167,9 @@ async def resume(tx: Tx, group_id: int) -> None:
 
 
 PAUSE_TOPIC = """
-    update topics set paused_since = coalesce(paused_since, clock_timestamp()), pause_reason = $2 where id = $1
+    update topics
+    set paused_since = coalesce(paused_since, clock_timestamp()), pause_reason = coalesce($2, pause_reason)
+    where id = $1
 """
 PAUSE_TOPIC_CURSORS = """
     update cursors set paused = true where group_id in (select id from groups where topic_id = $1)

@@ -75,7 +75,7 @@ class Judged:
 CLAIM = """
     select outcome, more, lease_id, lease_deadline, lease_epoch, n_dead, n_filtered, n_expired, n_lost,
            first_offset, offsets, published, keys, metas, payloads, attempts
-    from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 """
 
 
@@ -89,8 +89,10 @@ async def claim(
     byte_limit: int,
     lease_ms: int,
     judged: Judged | None = None,
+    is_first: bool = True,
 ) -> Claim:
-    """Claims up to ``wanted`` messages and ``byte_limit`` bytes of payload for ``owner``.
+    """Claims up to ``wanted`` messages and ``byte_limit`` bytes of payload for ``owner``; ``is_first``: one at least,
+    however large.
 
     Raises Outdated where ``group`` is not as it is stored any more, DatabaseUnavailable.
     """
@@ -98,6 +100,7 @@ async def claim(
         partition_id, group.id, group.version, owner, wanted, byte_limit, lease_ms, group.config.ordering,
         group.config.flight_limit, group.partitions,
         *((judged.start, judged.end, judged.refused, judged.failed) if judged else (None, None, None, None)),
+        is_first,
     )  # fmt: skip
     rows = await on_collision_again(lambda: db.fetch(CLAIM, *arguments))
     first = rows[0]

@@ -5,15 +5,19 @@
 --   log, from next_offset ──┤
 --                           └─▶ filtered, expired: counted. Blocked key: held. Not due yet: delayed.
 --
--- outcome: ok, or why there is nothing: again (the cursor moved, call again), empty, held, leased, busy, paused,
--- max_in_flight. more: there may be more to take here. n_*: what became of others on the way. offsets is null where a
--- piece is contiguous from first_offset; attempts is null where all are first attempts.
+-- outcome: ok, or why there is nothing: again (the cursor moved, call again), empty, full (what is next is larger than
+-- byte_limit), held, leased, busy, paused, max_in_flight. more: there may be more to take here. n_*: what became of
+-- others on the way. offsets is null where a piece is contiguous from first_offset; attempts is null where all are
+-- first attempts.
+--
+-- At least one message is taken, however large, where is_first; else none beyond byte_limit.
 --
 -- Groups with a filter judge messages before they claim: of the range [seen_from, seen_to), refused are hidden (and of
 -- those, failed are those that the filter failed for); only that range can be passed.
 create or replace function claim(
     p bigint, g int, known_version int, who text, wanted int, byte_limit bigint, lease_ms bigint, mode text,
-    flight_limit bigint, siblings int, seen_from bigint, seen_to bigint, refused bigint[], failed bigint[])
+    flight_limit bigint, siblings int, seen_from bigint, seen_to bigint, refused bigint[], failed bigint[],
+    is_first boolean)
 returns table (
     outcome text, more boolean, lease_id bigint, lease_deadline timestamptz, lease_epoch int,
     first_offset bigint, offsets bigint[], published timestamptz, keys text[], metas jsonb[], payloads bytea[],
@@ -112,7 +116,7 @@ begin
         update deferred d set state = 'held', due_at = '-infinity'
         where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state = 'delayed' and d.due_at <= t;
         select x.picked, x.picked_bytes into picked, picked_bytes
-        from take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying) x;
+        from take_deferred(p, g, t, lease, room::int, byte_limit, mode <> 'none', flying, is_first) x;
         bytes := picked_bytes;
         is_waiting := exists (
             select from deferred d
@@ -190,7 +194,8 @@ begin
             select coalesce(min(s.o), (select max(x.o) + 1 from source x)) as at
             from counted s
             where s.fate = 'taken' and (s.n_taken > straight_room
-                                        or s.n_bytes + picked_bytes > byte_limit and s.n_taken + cardinality(picked) > 1)
+                                        or s.n_bytes + picked_bytes > byte_limit
+                                           and (s.n_taken + cardinality(picked) > 1 or not is_first))
                or s.fate = 'held' and s.n_held > held_limit - waiting)
         select max(stop.at),
                coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
@@ -218,6 +223,7 @@ begin
 
     if upto = c.next_offset and cardinality(picked) = 0 and n_expired = 0 then
         outcome := case when seen_from is not null and start <> seen_from then 'again'
+                        when not is_first and first_base is not null and waiting < held_limit then 'full'
                         when is_waiting or exists (
             select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
             then 'held' else 'empty' end;

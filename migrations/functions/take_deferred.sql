@@ -1,10 +1,10 @@
 -- Puts deferred messages that are due and free into a lease, and returns their offsets and the bytes of their payloads.
 -- In order of keys, a message is free when everything of its key that waits before it goes along, and its key is not
 -- in flight elsewhere.
--- The caller holds the cursor's row. At least one is taken, however large.
+-- The caller holds the cursor's row. At least one is taken, however large, where is_first.
 create or replace function take_deferred(
     p bigint, g int, t timestamptz, lease bigint, wanted int, byte_limit bigint, ordered boolean, flying text[],
-    out picked bigint[], out picked_bytes bigint)
+    is_first boolean, out picked bigint[], out picked_bytes bigint)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -51,9 +51,9 @@ begin
         left join messages_at(p, picked) m on m."offset" = w.o),
     summed as (
         select s.o, s.size, sum(s.size) over (order by s.o) as total, count(s.size) over (order by s.o) as n from sized s)
-    select array_agg(s.o order by s.o) filter (where s.size is not null and (s.total <= byte_limit or s.n = 1)),
+    select array_agg(s.o order by s.o) filter (where s.size is not null and (s.total <= byte_limit or s.n = 1 and is_first)),
            array_agg(s.o) filter (where s.size is null),
-           coalesce(sum(s.size) filter (where s.total <= byte_limit or s.n = 1), 0)
+           coalesce(sum(s.size) filter (where s.total <= byte_limit or s.n = 1 and is_first), 0)
     into picked, vanished, picked_bytes
     from summed s;
 

@@ -11,6 +11,7 @@ down_revision = "0012"
 DROPPED = """
 drop function if exists claim(
     bigint, int, int, text, int, bigint, bigint, text, bigint, int, bigint, bigint, bigint[], bigint[]);
+drop function if exists take_deferred(bigint, int, timestamptz, bigint, int, bigint, boolean, text[]);
 drop function if exists nack(bigint, int, bigint[], bigint[], bigint[], text[], text, jsonb[]);
 drop function if exists expire_leases(bigint, int);
 drop function if exists expire(bigint, int, timestamptz);

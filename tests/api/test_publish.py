@@ -213,3 +213,11 @@ async def test_the_documented_examples_work(client: httpx.AsyncClient) -> None:
         answer = await client.post(ONE, content=body, headers={"Content-Type": content_type})
         assert answer.status_code == 201, (content_type, answer.text)
     assert "/v1/topics/{topic}/messages/batch" in paths
+
+
+async def test_every_option_at_fault_in_a_batch_is_named(client: httpx.AsyncClient) -> None:
+    options = [{}, {"delayMs": -1}, {"ttlMs": 0}]
+    answer = await client.post(BATCH, json={"messages": [{"message": 1, "options": each} for each in options]})
+    assert answer.status_code == 422
+    assert faults(answer) == [("messages[1].options.delayMs", 1), ("messages[2].options.ttlMs", 2)]
+    assert await stored(client) == []

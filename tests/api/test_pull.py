@@ -126,3 +126,19 @@ async def test_at_least_one_message_is_given_however_few_bytes_are_wanted(client
     await published(client, "x" * 500, "y" * 500)
     assert len(await pulled(client, maxBytes=1, consumer="a")) == 1
     assert len(await pulled(client, maxBytes=502, consumer="a")) == 1
+
+
+async def test_max_bytes_is_exceeded_by_a_first_message_only(client: httpx.AsyncClient) -> None:
+    await declared(client, partitions=4, maxInFlight=1000)
+    for key in ("a", "b", "c", "d", "e", "f"):
+        await published(client, "small", partitionKey=key)
+        await published(client, "x" * 5000, partitionKey=key)
+    sizes = []
+    while True:
+        messages = await pulled(client, maxBytes=1000, consumer="one")
+        if not messages:
+            break
+        sizes.append([len(message["message"]) for message in messages])
+        await client.post(f"{GROUP}/ack", json={"ackIds": [message["ackId"] for message in messages]})
+    assert sorted(size for each in sizes for size in each) == [5] * 6 + [5000] * 6
+    assert all(sum(each) <= 1000 or len(each) == 1 for each in sizes), sizes

@@ -144,3 +144,15 @@ async def test_an_ack_of_another_namespace_is_refused(client: httpx.AsyncClient)
     await client.put("/v1/topics/other/groups/billing")
     answer = await client.post("/v1/topics/other/groups/billing/ack", json={"ackIds": ack_ids})
     assert field_of(answer) == "ackIds[0]"
+
+
+@VERBS
+@pytest.mark.parametrize("number", [2**63 - 2, 2**63 - 1, 2**63, 2**64])
+async def test_invented_numbers_in_an_ack_id_fail_nobody(client: httpx.AsyncClient, verb: str, number: int) -> None:
+    (ack_id,) = await in_flight(client, 1)
+    parts = ack_id.split("_")
+    for at in (4, 6):  # the lease's, and the offset
+        invented = "_".join([*parts[:at], f"{number:x}", *parts[at + 1 :]])
+        answer = await client.post(f"{GROUP}/{verb}", json={"ackIds": [invented]})
+        assert answer.status_code in (409, 422), answer.text
+    assert (await client.post(f"{GROUP}/ack", json={"ackIds": [ack_id]})).status_code == 200

@@ -52,7 +52,7 @@ async def test_a_claim_and_its_ack_touch_a_few_pages_wherever_the_cursor_is(seed
     await db.execute("update cursors set next_offset = $1", cursor)
     claim = (
         f"select * from claim({place}, {group.id}, {group.version}, 'me', 50, 1000000, 30000, 'partition', 10000, 2,"
-        " null, null, null, null)"
+        " null, null, null, null, true)"
     )
     async with db.transaction() as tx:
         await tx.fetch("select pg_stat_clear_snapshot()")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
+from app.broker import acks
 from app.broker.purge import purge
 from app.broker.seek import seek
 from app.broker.settle import Settlement
+from app.domain import lease
 from app.domain.errors import InvalidField
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Got, Replica, texts
@@ -304,3 +309,20 @@ async def test_a_discard_does_not_repeat_an_ack(replica: Replica) -> None:
     assert await replica.ack(got) == [True]
     assert await replica.settle("discard", got) == [False]
     assert (await places(replica))["acked"] == 1
+
+
+async def test_an_ack_the_database_refuses_fails_alone(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    await replica.topic()
+    await replica.group()
+    await replica.publish("a", "b", "c")
+    got = await replica.pull()
+    spoiled = {got[0].offset}
+
+    def multirange(offsets: Iterable[int]) -> str:
+        return "no range" if spoiled & {*offsets} else lease.multirange(offsets)
+
+    monkeypatch.setattr(acks, "multirange", multirange)
+    results = await asyncio.gather(*(replica.ack([each]) for each in got), return_exceptions=True)
+    assert isinstance(results[0], asyncpg.DataError)
+    assert results[1:] == [[True], [True]]
+    assert await replica.lag() == 1

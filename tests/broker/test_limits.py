@@ -136,7 +136,7 @@ async def test_with_consumers_that_fail_at_random_keys_are_acked_in_order_and_no
     async with asyncio.TaskGroup() as tasks:
         for number in range(6):
             tasks.create_task(consumers.consume((one, other)[number % 2]))
-        tasks.create_task(wait_until(move_time))
+        tasks.create_task(wait_until(move_time, timeout_s=100))
     assert all(places == sorted(places) for places in consumers.acked.values())
     assert len(consumers.settled) == total
     assert await one.lag() == 0
@@ -154,7 +154,7 @@ async def test_a_claim_that_stalls_is_waited_for_before_the_limit_is_passed(pair
     transaction = stalled.transaction()
     await transaction.start()
     arguments = (partition_id(topic.id, 0), group.id, group.version, "stalled", 1000, 1 << 20, 30_000, "none", 2500, 2)
-    pieces = await stalled.fetch(CLAIM, *arguments, None, None, None, None)
+    pieces = await stalled.fetch(CLAIM, *arguments, None, None, None, None, True)
     assert sum(len(piece["payloads"]) for piece in pieces) == 1000
 
     async def drink() -> int:

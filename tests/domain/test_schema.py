@@ -96,3 +96,11 @@ def test_s45_a_pattern_is_matched_in_linear_time() -> None:
     started = time.monotonic()
     assert schema.faults("a" * 10_000 + "b")
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("large", [1e22, 10**30, -(2**63) - 1, 1e100])
+def test_a_number_that_storage_gives_back_as_another_is_refused_where_it_stands(large: float) -> None:
+    with pytest.raises(InvalidSchema) as refused:
+        compile_schema({"properties": {"a": {"enum": [1, large]}}}, "validate.schema")
+    assert refused.value.faults[0].path == "/properties/a/enum/1"
+    compile_schema({"maximum": 1e-5, "minimum": 2**62, "multipleOf": 0.5}, "validate.schema")

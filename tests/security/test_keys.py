@@ -199,3 +199,9 @@ def test_any_wrong_character_of_a_key_is_noticed(at: int, character: str) -> Non
 def test_patterns_match_as_they_read(pattern: str, topic: str) -> None:
     wanted = re.fullmatch(pattern.replace("*", ".*"), topic) is not None
     assert allows([pattern], topic) == wanted
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-10:00", 4102444800, "4102444800", "tomorrow"])
+async def test_an_end_that_is_no_time_is_refused_by_name(keyed: Keyed, end: object) -> None:
+    answer = await keyed.root.post("/v1/keys", json={"name": "n", "scopes": ["publish"], "expiresAt": end})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "expiresAt")
