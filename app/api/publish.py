@@ -16,7 +16,7 @@ from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.publish import Publisher
 from app.domain import cloudevents, options
 from app.domain.errors import Fault, InvalidField, TooLarge, UnsupportedMedia
-from app.domain.message import JSON, NewMessage, Published, holds_json, iso, kept_content_type
+from app.domain.message import JSON, Landing, NewMessage, Published, holds_json, iso, kept_content_type
 from app.domain.payload import MAX_DEPTH, check_depth, check_json, invalid_json
 
 MAX_BATCH = 1000
@@ -112,15 +112,30 @@ class PublishCalls:
 
 
 def result(published: Published) -> str:
+    return _result(published, *_around(published.landing))
+
+
+def _result(published: Published, before: str, between: str, after: str) -> str:
+    offset = published.offset
+    return f"{before}{offset:x}{between}{offset}{after}{'true' if published.duplicate else 'false'}}}"
+
+
+def _around(landing: Landing) -> tuple[str, str, str]:
+    """What the answers of a record batch have in common: before the offset in the id, up to the other, after it."""
     return (
-        f'{{"id":"{published.id}","partition":{published.partition},"offset":{published.offset},'
-        f'"publishedAt":"{iso(published.published_at)}","duplicate":{"true" if published.duplicate else "false"}}}'
+        f'{{"id":"{landing.id_prefix}',
+        f'","partition":{landing.partition},"offset":',
+        f',"publishedAt":"{iso(landing.published_at)}","duplicate":',
     )
 
 
 def _results(published: Sequence[Published]) -> Answer:
+    """``result`` of each; what those of a record batch have in common is written once."""
+    around = {id(one.landing): one.landing for one in published}
+    parts = {known: _around(landing) for known, landing in around.items()}
+    results = ",".join([_result(one, *parts[id(one.landing)]) for one in published])
     created = any(not one.duplicate for one in published)
-    return 201 if created else 200, f'{{"results":[{",".join(map(result, published))}]}}'.encode()
+    return 201 if created else 200, f'{{"results":[{results}]}}'.encode()
 
 
 def _content_type(headers: Mapping[bytes, bytes]) -> str | None:
@@ -267,20 +282,19 @@ def _batch(body: bytes, max_message_bytes: int) -> list[NewMessage]:
 
 
 def _with_batch_options(payload: bytes, given: BatchOptions, index: int) -> NewMessage:
-    faults: list[tuple[str, str | None]] = []
+    name, fault = "partitionKey", None
     if given.partition_key is not None:
-        faults.append(("partitionKey", options.key_fault(given.partition_key)))
-    if given.idempotency_key is not None:
-        faults.append(("idempotencyKey", options.idempotency_key_fault(given.idempotency_key)))
-    if given.correlation_id is not None:
-        faults.append(("correlationId", options.correlation_id_fault(given.correlation_id)))
-    if given.delay_ms is not None:
-        faults.append(("delayMs", options.delay_fault(given.delay_ms)))
-    if given.ttl_ms is not None:
-        faults.append(("ttlMs", options.ttl_fault(given.ttl_ms)))
-    for name, fault in faults:
-        if fault is not None:
-            raise InvalidField.of(f"messages[{index}].options.{name}", fault, index=index)
+        fault = options.key_fault(given.partition_key)
+    if fault is None and given.idempotency_key is not None:
+        name, fault = "idempotencyKey", options.idempotency_key_fault(given.idempotency_key)
+    if fault is None and given.correlation_id is not None:
+        name, fault = "correlationId", options.correlation_id_fault(given.correlation_id)
+    if fault is None and given.delay_ms is not None:
+        name, fault = "delayMs", options.delay_fault(given.delay_ms)
+    if fault is None and given.ttl_ms is not None:
+        name, fault = "ttlMs", options.ttl_fault(given.ttl_ms)
+    if fault is not None:
+        raise InvalidField.of(f"messages[{index}].options.{name}", fault, index=index)
     if given.headers:
         options.check_headers(given.headers, f"messages[{index}].options.headers", index=index)
     return NewMessage(

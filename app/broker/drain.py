@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
+from operator import itemgetter
 
 import msgspec
 
 from app.domain.errors import Fault, IdempotencyKeyReused
-from app.domain.message import NewMessage, Published, id_prefix, message_id
+from app.domain.message import Landing, NewMessage, Published, id_prefix
 from app.domain.partition import number_of, partition_for, partition_id
 from app.domain.topic import Topic
 from app.storage.idempotency import OnceKey, Taken
@@ -45,13 +47,22 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     index: int
 
 
+class Spread(msgspec.Struct, frozen=True, gc=False):
+    """A publish over several rows of the drain: for each message its row and its position there."""
+
+    places: list[tuple[int, int]]
+
+
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """A position in a row of the drain."""
+    """A position in a row of the drain, of a publish with idempotency keys."""
 
     row: int
     index: int
     digest: bytes | None = None
     duplicate: bool = False
+
+
+Places = Run | Spread | list[Place | Taken]
 
 
 def once_keys(publishes: Iterable[Publish]) -> dict[OnceKey, int]:
@@ -74,10 +85,10 @@ class Drain:
         self._rows: list[Row] = []
         self._open: dict[tuple[int, int], int] = {}
         self._once: dict[OnceKey, Place] = {}
-        self._placed: list[tuple[Publish, Run | list[Place | Taken]]] = []
+        self._placed: list[tuple[Publish, Places]] = []
         for publish in publishes:
             if not publish.has_keys:
-                self._placed.append((publish, self._run(publish) or self._place_all(publish)))
+                self._placed.append((publish, self._run(publish) or self._spread(publish)))
             elif (error := self._reuse(publish)) is not None:
                 self.refused.append((publish, error))
             else:
@@ -92,23 +103,27 @@ class Drain:
 
     def answers(self, appended: Sequence[Appended]) -> Iterator[tuple[Publish, list[Published]]]:
         """Each publish that was not refused with its results, once the rows were appended."""
-        landed: list[tuple[str, int, Appended]] = [("", 0, appended[0])] * len(appended) if appended else []
-        for at, where in zip(self._order, appended, strict=True):
-            of = self._rows[at].partition_id
-            landed[at] = (id_prefix(of, where.published_at), number_of(of), where)
+        in_order = [where for _, where in sorted(zip(self._order, appended, strict=True), key=itemgetter(0))]
+        bases = [where.base_offset for where in in_order]
+        landings = [
+            _landing(row.partition_id, where.published_at) for row, where in zip(self._rows, in_order, strict=True)
+        ]
         for publish, places in self._placed:
             if isinstance(places, Run):
-                yield publish, _in_a_row(places, len(publish.messages), *landed[places.row])
-                continue
-            results = []
-            for place in places:
-                if isinstance(place, Taken):
-                    results.append(_published(place))
-                    continue
-                prefix, number, where = landed[place.row]
-                offset = where.base_offset + place.index
-                results.append(Published(f"{prefix}{offset:x}", number, offset, where.published_at, place.duplicate))
-            yield publish, results
+                first, there = bases[places.row] + places.index, landings[places.row]
+                yield publish, [Published(there, first + n, False) for n in range(len(publish.messages))]
+            elif isinstance(places, Spread):
+                yield publish, [Published(landings[at], bases[at] + index, False) for at, index in places.places]
+            else:
+                yield (
+                    publish,
+                    [
+                        Published(landings[place.row], bases[place.row] + place.index, place.duplicate)
+                        if isinstance(place, Place)
+                        else Published(_landing(place.partition_id, place.published_at), place.offset, True)
+                        for place in places
+                    ],
+                )
 
     def _run(self, publish: Publish) -> Run | None:
         """The common case, cheap: all into one row. None if they go to several partitions, or are too many for it."""
@@ -118,27 +133,31 @@ class Drain:
             return None
         if count > 1 and publish.partition_ids.count(partition) < count:
             return None
-        at = self._open.get((partition, publish.topic.version))
-        if at is None or not self._rows[at].has_room_for(publish.size, count):
-            at = self._new_row(publish.topic, partition)
+        at = self._row(publish.topic, partition, publish.size, count)
         return Run(at, self._rows[at].add_all(publish.messages, publish.size))
 
-    def _new_row(self, topic: Topic, partition: int) -> int:
-        at = self._open[partition, topic.version] = len(self._rows)
-        self._rows.append(Row(partition, topic.version, topic.config.idempotency.window_ms))
-        return at
+    def _spread(self, publish: Publish) -> Spread:
+        pairs = zip(publish.messages, publish.partition_ids, strict=True)
+        return Spread([self._place(publish.topic, message, partition) for message, partition in pairs])
 
-    def _place_all(self, publish: Publish) -> list[Place | Taken]:
-        return [
-            self._place(publish.topic, message, partition)
-            for message, partition in zip(publish.messages, publish.partition_ids, strict=True)
-        ]
+    def _place(self, topic: Topic, message: NewMessage, partition: int) -> tuple[int, int]:
+        size = len(message.payload)
+        at = self._row(topic, partition, size, 1)
+        return at, self._rows[at].add(message, size)
+
+    def _row(self, topic: Topic, partition: int, size: int, count: int) -> int:
+        """The row that takes the next ``count`` messages of ``size`` bytes for a partition."""
+        at = self._open.get((partition, topic.version))
+        if at is None or not self._rows[at].has_room_for(size, count):
+            at = self._open[partition, topic.version] = len(self._rows)
+            self._rows.append(Row(partition, topic.version, topic.config.idempotency.window_ms))
+        return at
 
     def _place_once(self, publish: Publish) -> list[Place | Taken]:
         places: list[Place | Taken] = []
         for message, partition in zip(publish.messages, publish.partition_ids, strict=True):
             if message.idempotency_key is None:
-                places.append(self._place(publish.topic, message, partition))
+                places.append(Place(*self._place(publish.topic, message, partition)))
                 continue
             key = publish.once_key(message.idempotency_key)
             if (known := self._taken.get(key)) is not None:
@@ -146,19 +165,12 @@ class Drain:
             elif (first := self._once.get(key)) is not None:
                 places.append(Place(first.row, first.index, first.digest, duplicate=True))
             else:
-                place = self._place(publish.topic, message, partition)
+                at, index = self._place(publish.topic, message, partition)
                 digest = digest_of(message.payload)
-                self._once[key] = Place(place.row, place.index, digest)
-                self._rows[place.row].add_once(key, digest, place.index)
-                places.append(place)
+                self._rows[at].add_once(key, digest, index)
+                self._once[key] = Place(at, index, digest)
+                places.append(self._once[key])
         return places
-
-    def _place(self, topic: Topic, message: NewMessage, partition: int) -> Place:
-        at = self._open.get((partition, topic.version))
-        size = len(message.payload)
-        if at is None or not self._rows[at].has_room_for(size, 1):
-            at = self._new_row(topic, partition)
-        return Place(at, self._rows[at].add_all((message,), size))
 
     def _reuse(self, publish: Publish) -> IdempotencyKeyReused | None:
         """What is wrong with its keys: another payload came with one of them before."""
@@ -177,18 +189,9 @@ class Drain:
         return IdempotencyKeyReused("The idempotency key was used with another payload.", faults)
 
 
-def _in_a_row(run: Run, count: int, prefix: str, number: int, where: Appended) -> list[Published]:
-    first = where.base_offset + run.index
-    at = where.published_at
-    return [Published(f"{prefix}{offset:x}", number, offset, at, False) for offset in range(first, first + count)]
-
-
 def digest_of(payload: bytes) -> bytes:
     return sha256(payload).digest()[:DIGEST_BYTES]
 
 
-def _published(taken: Taken) -> Published:
-    return Published(
-        message_id(taken.partition_id, taken.published_at, taken.offset),
-        number_of(taken.partition_id), taken.offset, taken.published_at, True,
-    )  # fmt: skip
+def _landing(partition_id: int, published_at: datetime) -> Landing:
+    return Landing(id_prefix(partition_id, published_at), number_of(partition_id), published_at)

@@ -99,7 +99,7 @@ class Publisher:
 
         Raises QueueFull, ShuttingDown; the answer also Outdated, with which it is to be published all over again.
         """
-        return self._appender.append(topic, (message,), (self._partition_id(topic, message),))
+        return self._appender.append(topic, (message,), self._partition_ids(topic, (message,)))
 
     def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Published]]:
         if topic.config.idempotency.cloud_events_id:
@@ -107,20 +107,22 @@ class Publisher:
         checks = self._catalog.of_topic(topic, Checks.of)
         if checks is not None:
             messages = _checked(topic, checks, messages, batch)
-        if topic.partitions == 1:
-            partition_ids = [topic.id << NUMBER_BITS] * len(messages)
-        else:
-            partition_ids = [self._partition_id(topic, message) for message in messages]
-        return self._appender.append(topic, messages, partition_ids)
+        return self._appender.append(topic, messages, self._partition_ids(topic, messages))
 
-    def _partition_id(self, topic: Topic, message: NewMessage) -> int:
-        if message.key is not None:
-            number = partition_for(message.key, topic.partitions)
-        elif message.idempotency_key is not None:
-            number = partition_for(message.idempotency_key, topic.home_partitions)
-        else:
-            number = self._turn(topic.id) % topic.partitions
-        return topic.id << NUMBER_BITS | number
+    def _partition_ids(self, topic: Topic, messages: Sequence[NewMessage]) -> list[int]:
+        first, count = topic.id << NUMBER_BITS, topic.partitions
+        if count == 1:
+            return [first] * len(messages)
+        return [
+            first | (self._without_key(topic, message) if message.key is None else partition_for(message.key, count))
+            for message in messages
+        ]
+
+    def _without_key(self, topic: Topic, message: NewMessage) -> int:
+        """The number of the partition for a message that has no key."""
+        if message.idempotency_key is not None:
+            return partition_for(message.idempotency_key, topic.home_partitions)
+        return self._turn(topic.id) % topic.partitions
 
     def _turn(self, topic_id: int) -> int:
         """Counts up from somewhere, so that processes do not all begin with the same partition."""

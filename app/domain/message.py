@@ -38,14 +38,32 @@ class NewMessage(msgspec.Struct, frozen=True, gc=False):
     event_key: str | None = None
 
 
+class Landing(msgspec.Struct, frozen=True, gc=False):
+    """What the messages of a record batch have in common: ``id_prefix`` and the offset in hexadecimal are an id."""
+
+    id_prefix: str
+    partition: int
+    published_at: datetime
+
+
 class Published(msgspec.Struct, frozen=True, gc=False):
     """Where a message is: what a publish answers."""
 
-    id: str
-    partition: int
+    landing: Landing
     offset: int
-    published_at: datetime
     duplicate: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.landing.id_prefix}{self.offset:x}"
+
+    @property
+    def partition(self) -> int:
+        return self.landing.partition
+
+    @property
+    def published_at(self) -> datetime:
+        return self.landing.published_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha1
 
 # A partition's id is its topic's id and its number side by side, so that one bigint names it everywhere.
@@ -21,6 +22,7 @@ def number_of(partition: int) -> int:
     return partition & (MAX_PARTITIONS - 1)
 
 
+@lru_cache(maxsize=16_384)  # keys come again and again, and a look is a tenth of a hash
 def partition_for(key: str, partitions: int) -> int:
     """The number of the partition a key goes to: the first 4 bytes, big-endian, of SHA-1(UTF-8 key) mod partitions."""
     digest = sha1(key.encode(), usedforsecurity=False).digest()

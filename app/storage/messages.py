@@ -31,6 +31,8 @@ class Row:
     metas: list[str | None] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     size: int = 0
+    keyed: bool = False
+    described: bool = False
     timed: bool = False
     once_homes: list[int] = field(default_factory=list)
     once_keys: list[str] = field(default_factory=list)
@@ -41,15 +43,26 @@ class Row:
         held = len(self.payloads)
         return not held or (held + count <= MAX_ROW_MESSAGES and self.size + size <= MAX_ROW_BYTES)
 
+    def add(self, message: NewMessage, size: int) -> int:
+        """Adds a message whose payload has ``size`` bytes; returns its position in the row."""
+        index = len(self.payloads)
+        self.payloads.append(message.payload)
+        self.keys.append(message.key)
+        if message.key is not None:
+            self.keyed = True
+        meta = meta_of(message)
+        self.metas.append(meta)
+        if meta is not None:
+            self.described = True
+            self.timed = self.timed or message.delay_ms is not None or message.ttl_ms is not None
+        self.size += size
+        return index
+
     def add_all(self, messages: Sequence[NewMessage], size: int) -> int:
         """Adds messages whose payloads have ``size`` bytes; returns the first one's position in the row."""
         first = len(self.payloads)
         for message in messages:
-            self.payloads.append(message.payload)
-            self.keys.append(message.key)
-            self.metas.append(meta_of(message))
-            if message.delay_ms is not None or message.ttl_ms is not None:
-                self.timed = True
+            self.add(message, 0)
         self.size += size
         return first
 
@@ -65,8 +78,8 @@ class Row:
         return (
             self.partition_id,
             self.version,
-            self.keys if any(key is not None for key in self.keys) else None,
-            self.metas if any(self.metas) else None,
+            self.keys if self.keyed else None,
+            self.metas if self.described else None,
             self.payloads,
             self.timed,
             self.once_homes if once else None,
