@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from app.api.auth import Caller
+from app.api.batch import MAX_BATCH, batch_of, check_size
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.publish import Publisher
 from app.domain import cloudevents, options
-from app.domain.errors import Fault, InvalidField, TooLarge, UnsupportedMedia
+from app.domain.errors import Fault, InvalidField, UnsupportedMedia
 from app.domain.message import JSON, Landing, NewMessage, Published, holds_json, iso, kept_content_type
-from app.domain.payload import MAX_DEPTH, check_depth, check_json, invalid_json
+from app.domain.payload import check_json
 
-MAX_BATCH = 1000
 FORM = "application/x-www-form-urlencoded"
 HEADER_PREFIX = b"message-header-"
 CE_PREFIX = b"ce-"
@@ -27,27 +25,6 @@ TRACING = (b"traceparent", b"tracestate")
 OPTIONS = (b"partition-key", b"idempotency-key", b"correlation-id", b"delay-ms", b"ttl-ms")
 # As a person writes them.
 SPELLED = {name: "-".join(word.capitalize() for word in name.decode().split("-")) for name in OPTIONS}
-
-
-class BatchOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
-    partition_key: str | None = None
-    idempotency_key: str | None = None
-    correlation_id: str | None = None
-    headers: dict[str, str] | None = None
-    delay_ms: int | None = None
-    ttl_ms: int | None = None
-
-
-class BatchMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    message: msgspec.Raw
-    options: BatchOptions | None = None
-
-
-class Batch(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    messages: list[BatchMessage]
-
-
-_decode_batch = msgspec.json.Decoder(Batch).decode
 
 
 class PublishCalls:
@@ -85,7 +62,7 @@ class PublishCalls:
                 raise UnsupportedMedia(f"A batch is {taken}.", [Fault(f"must be {taken}", "Content-Type")])
         _refuse_options(_given(headers), "is given for each message of a batch, in its options")
         body = await read_body(found, receive, self._max_batch_bytes)
-        messages = _batch(body, self._max_message_bytes)
+        messages = batch_of(body, self._max_message_bytes)
         return _results(await self._publish(caller.namespace.id, names[0], messages, batch=True))
 
     async def _events(
@@ -102,7 +79,7 @@ class PublishCalls:
             events = cloudevents.from_batch(body, MAX_BATCH)
             for index, event in enumerate(events):
                 options.check_headers(event.headers, f"[{index}]", index=index)
-                _check_size(len(event.payload), self._max_message_bytes, f"[{index}].data", index)
+                check_size(len(event.payload), self._max_message_bytes, f"[{index}].data", index)
             return _results(await self._publish(caller.namespace.id, topic, events, batch=True) if events else [])
 
         body = await read_body(dict(headers), receive, self._max_message_bytes)
@@ -248,62 +225,3 @@ def _spelled(name: bytes) -> str:
     if name.startswith(HEADER_PREFIX):
         return "Message-Header-" + name[len(HEADER_PREFIX) :].decode("latin-1")
     return SPELLED.get(name) or name.decode("latin-1")
-
-
-def _batch(body: bytes, max_message_bytes: int) -> list[NewMessage]:
-    try:
-        if not body.isascii():
-            body.decode()
-        batch = _decode_batch(body).messages
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise invalid_json(error, "body", empty=not body.strip()) from None
-    if not 1 <= len(batch) <= MAX_BATCH:
-        raise InvalidField.of("messages", f"must be 1 to {MAX_BATCH}, and are {len(batch)}")
-
-    messages = []
-    faults: list[Fault] = []
-    for index, given in enumerate(batch):
-        payload = bytes(given.message)
-        if len(payload) > max_message_bytes:
-            _check_size(len(payload), max_message_bytes, f"messages[{index}].message", index)
-        # What check_depth begins with, without a call for every message.
-        if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH:
-            check_depth(payload, f"messages[{index}].message")
-        if given.options is None:
-            messages.append(NewMessage(payload))
-        else:
-            try:
-                messages.append(_with_batch_options(payload, given.options, index))
-            except InvalidField as error:
-                faults += error.faults
-    if faults:
-        raise InvalidField(f"{faults[0].field} {faults[0].reason}.", faults)
-    return messages
-
-
-def _with_batch_options(payload: bytes, given: BatchOptions, index: int) -> NewMessage:
-    name, fault = "partitionKey", None
-    if given.partition_key is not None:
-        fault = options.key_fault(given.partition_key)
-    if fault is None and given.idempotency_key is not None:
-        name, fault = "idempotencyKey", options.idempotency_key_fault(given.idempotency_key)
-    if fault is None and given.correlation_id is not None:
-        name, fault = "correlationId", options.correlation_id_fault(given.correlation_id)
-    if fault is None and given.delay_ms is not None:
-        name, fault = "delayMs", options.delay_fault(given.delay_ms)
-    if fault is None and given.ttl_ms is not None:
-        name, fault = "ttlMs", options.ttl_fault(given.ttl_ms)
-    if fault is not None:
-        raise InvalidField.of(f"messages[{index}].options.{name}", fault, index=index)
-    if given.headers:
-        options.check_headers(given.headers, f"messages[{index}].options.headers", index=index)
-    return NewMessage(
-        payload, given.partition_key, given.headers or {}, given.correlation_id, None, given.idempotency_key,
-        given.delay_ms, given.ttl_ms,
-    )  # fmt: skip
-
-
-def _check_size(size: int, most: int, field: str, index: int) -> None:
-    if size > most:
-        reason = f"has {size} bytes, {most} are allowed"
-        raise TooLarge(f"{field}: {reason}.", [Fault(reason, field, index)])

@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from app.api.batch import MAX_BATCH
 from app.api.dependencies import TopicName
 from app.api.documents import Answer, Form
 from app.api.lane import answered_by_the_lane
 from app.api.problems import problems
-from app.api.publish import MAX_BATCH
 from app.domain import options
 from app.domain.message import message_id
 
