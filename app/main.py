@@ -174,7 +174,7 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
         settler=settler,
         feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
         windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
-        streams=Streams(),
+        streams=Streams(most=settings.max_streams),
         polls=Polls(),
         sender=sender,
     )

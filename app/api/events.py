@@ -29,6 +29,8 @@ CONTENT_TYPE = "text/event-stream"
 COMMENT = b":\n"
 # Written at once; a larger chunk goes out in pieces, so that no client makes us hold much for it.
 MAX_WRITE = 64 * 1024
+# When one that found no room may come again; EventSource does so by itself.
+STREAMS_RETRY_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,20 @@ class Opener:
 
 
 class Streams:
-    """Every stream of this process."""
+    """Every stream of this process; ``most`` of one namespace."""
 
-    def __init__(self, life: Life | None = None) -> None:
+    def __init__(self, life: Life | None = None, *, most: int = 5000) -> None:
         self.life = life or Life()
         self.open: set[EventStream] = set()
+        self._most = most
+
+    def check_room(self, opener: Opener) -> None:
+        """Raises TooMany where its namespace has all the streams it may have here."""
+        if sum(stream.opener.namespace_id == opener.namespace_id for stream in self.open) >= self._most:
+            raise TooMany(
+                f"At most {self._most} streams of a namespace are open on one worker (LOGPOST_MAX_STREAMS).",
+                retry_after=STREAMS_RETRY_S,
+            )
 
     def drain(self) -> None:
         for stream in tuple(self.open):

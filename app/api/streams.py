@@ -45,7 +45,8 @@ class StreamRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
-                request.state.opener = await _admitted(request)
+                request.state.opener = opener = await _admitted(request)
+                parts_of(request).streams.check_room(opener)
                 return await answer(request)
             except (TooMany, Unavailable) as error:
                 if CONTENT_TYPE not in request.headers.get("accept", ""):
