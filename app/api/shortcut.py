@@ -8,7 +8,7 @@ refusal is worded here. Both ways give the same answers to the byte: tests/proce
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -21,7 +21,7 @@ from app.broker.publish import Publisher
 from app.domain.errors import LogpostError, Refused
 from app.domain.message import NewMessage, Published
 from app.domain.names import check_name
-from app.domain.options import key_fault
+from app.domain.options import idempotency_key_fault, key_fault
 from app.domain.payload import check_json
 from app.domain.topic import Topic
 from app.storage.database import Outdated
@@ -33,7 +33,13 @@ Respond = Callable[[bytes | None], None]
 HEAD, TAIL = b"/v1/topics/", b"/messages"
 # Nothing of these changes what becomes of the message.
 INDIFFERENT = frozenset({b"accept", b"accept-encoding", b"accept-language", b"connection", b"user-agent"})
+UNDERSTOOD = frozenset(
+    {b"host", b"content-length", b"content-type", b"authorization", b"partition-key", b"idempotency-key"}
+)
+JSON = b"application/json"
 MAX_REMEMBERED = 4096
+# No text that a header can hold is this one.
+UNFIT = "\r\n"
 DEFAULT_LINES = b"".join(b"%b: %b\r\n" % item for item in DEFAULT_ITEMS)
 
 
@@ -55,35 +61,32 @@ class PlainPublish:
         name = self._topics.get(url) or self._name_in(url)
         if name is None:
             return None
-        authorization = key = host = length = None
+        found: dict[bytes, bytes] = {}
         for header, value in headers:
             if header in INDIFFERENT:
                 continue
-            if header == b"content-length" and length is None:
-                length = value
-            elif header == b"host" and host is None:
-                host = value
-            elif header == b"partition-key" and key is None:
-                key = value
-            elif header == b"authorization" and authorization is None:
-                authorization = value
-            elif header != b"content-type" or value != b"application/json":
+            if header not in UNDERSTOOD or header in found:
                 return None
-        if length is None or not length.isdigit() or int(length) > self._max_message_bytes or not self._is_ours(host):
+            found[header] = value
+        if not self._is_plain(found):
             return None
-        caller = self._gate.known(authorization)
+        caller = self._gate.known(found.get(b"authorization"))
         if caller is None or not caller.may("publish", name):
             return None
         topic = self._catalog.fresh_topic(caller.namespace.id, name)
         if topic is None or not self._publisher.takes_everything(topic):
             return None
-        text = _key(key)
-        return None if text is None and key is not None else Plain(self, caller, topic, text)
+        texts = (
+            _text(found.get(b"partition-key"), key_fault),
+            _text(found.get(b"idempotency-key"), idempotency_key_fault),
+        )
+        return None if UNFIT in texts else Plain(self, caller, topic, *texts)
 
     def append(self, plain: Plain, body: bytes, respond: Respond) -> bool:
         try:
             check_json(body, "body")
-            answer = self._publisher.begin(plain.topic, NewMessage(body, plain.key))
+            message = NewMessage(body, plain.key, idempotency_key=plain.idempotency_key)
+            answer = self._publisher.begin(plain.topic, message)
         except LogpostError:
             return False
         answer.add_done_callback(partial(self._done, plain, respond))
@@ -92,7 +95,7 @@ class PlainPublish:
     def _done(self, plain: Plain, respond: Respond, answer: Future[list[Published]]) -> None:
         error = answer.exception()
         if error is None:
-            respond(_created(result(answer.result()[0]).encode()))
+            respond(_published(answer.result()[0]))
         elif isinstance(error, (Outdated, Refused)):
             self._catalog.forget_topic(plain.caller.namespace.id, plain.topic.name)
             respond(None)
@@ -113,10 +116,17 @@ class PlainPublish:
         self._topics[url] = name
         return name
 
-    def _is_ours(self, host: bytes | None) -> bool:
-        if not self._loopback_only or host in self._hosts:
-            return host is not None
-        if host is None or not LOOPBACK_HOST.fullmatch(host):
+    def _is_plain(self, found: Mapping[bytes, bytes]) -> bool:
+        """Whether its length is known and allowed, it is JSON, and it is us whom it is for."""
+        length, host = found.get(b"content-length", b""), found.get(b"host")
+        if not length.isdigit() or int(length) > self._max_message_bytes or host is None:
+            return False
+        return found.get(b"content-type", JSON) == JSON and (not self._loopback_only or self._is_ours(host))
+
+    def _is_ours(self, host: bytes) -> bool:
+        if host in self._hosts:
+            return True
+        if not LOOPBACK_HOST.fullmatch(host):
             return False
         if len(self._hosts) < MAX_REMEMBERED:
             self._hosts.add(host)
@@ -126,33 +136,40 @@ class PlainPublish:
 class Plain:
     """A ``connection.Taken``: a message that its topic will take as it is, if it is JSON."""
 
-    __slots__ = ("_way", "caller", "key", "topic")
+    __slots__ = ("_way", "caller", "idempotency_key", "key", "topic")
 
-    def __init__(self, way: PlainPublish, caller: Caller, topic: Topic, key: str | None) -> None:
+    def __init__(
+        self, way: PlainPublish, caller: Caller, topic: Topic, key: str | None, idempotency_key: str | None
+    ) -> None:
         self._way = way
         self.caller = caller
         self.topic = topic
         self.key = key
+        self.idempotency_key = idempotency_key
 
     def answer(self, body: bytes, respond: Respond) -> bool:
         return self._way.append(self, body, respond)
 
 
-def _key(value: bytes | None) -> str | None:
-    """None for a key that has to be refused, too."""
+def _text(value: bytes | None, fault_of: Callable[[str], str | None]) -> str | None:
+    """UNFIT for what has to be refused."""
     if value is None:
         return None
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        return None
-    return text if key_fault(text) is None else None
+        return UNFIT
+    return text if fault_of(text) is None else UNFIT
 
 
-def _created(body: bytes) -> bytes:
-    return (
-        b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b"
-        % (len(body), new_request_id(), DEFAULT_LINES, body)
+def _published(published: Published) -> bytes:
+    body = result(published).encode()
+    return b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
+        b"200 OK" if published.duplicate else b"201 Created",
+        len(body),
+        new_request_id(),
+        DEFAULT_LINES,
+        body,
     )
 
 

@@ -242,3 +242,21 @@ async def test_a_topic_that_changes_meanwhile_is_found_changed(servers: Servers)
         await client.delete("/v1/topics/orders")
         (reply,) = await replies(server, publish(b"{}"))
         assert reply.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_an_idempotency_key_is_the_same_on_both_ways(servers: Servers) -> None:
+    server = await servers.start()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.put("/v1/topics/orders", json={"distribution": {"partitions": 4}})
+        for way, other in ((False, True), (True, False)):
+            once = b"Idempotency-Key: once-%d\r\nPartition-Key: a\r\n" % way
+            first, again, reused = await replies(
+                server, publish(b"1", once, unusual=way), publish(b"1", once, unusual=other),
+                publish(b"2", once, unusual=other),
+            )  # fmt: skip
+            assert first.startswith(b"HTTP/1.1 201 Created\r\n")
+            assert again.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert again.endswith(b'"duplicate":true}')
+            assert reused.startswith(b"HTTP/1.1 422 ")
+            assert b"idempotency_key_reused" in reused
+        assert (await client.get("/v1/topics/orders/stats")).json()["messages"] == 2
