@@ -65,6 +65,7 @@ def check(answer: httpx.Response, case: Case[Any]) -> None:
 
 # The server in the other thread draws its jitter while Hypothesis draws.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+@pytest.mark.timeout(280)
 def test_s59_no_request_is_a_5xx_or_tells_of_our_insides(dsn: str) -> None:
     house = Background(dsn)
     try:
