@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,24 @@ def test_what_is_to_be_spoiled_is_there_to_be_spoiled(name: str) -> None:
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_build_is_caught_by_an_invariant_named_for_it(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.faults", "--seed", "3", "--minutes", "0.25", "--rate", "300"]
-    command += ["--broken", name, "--out", str(tmp_path)]
+    # What shows it is up to chance; two seeds that show nothing are none.
+    began = time.monotonic()
+    told = run(name, 3, tmp_path / "3", timeout_s=260)
+    if told is not None and (left := began + 260 - time.monotonic()) > 130:
+        told = run(name, 4, tmp_path / "4", timeout_s=left)
+    assert told is None, told
+
+
+def run(name: str, seed: int, out: Path, *, timeout_s: float) -> str | None:
+    """What it said where it caught nothing."""
+    command = [sys.executable, "-m", "bench.faults", "--seed", str(seed), "--minutes", "0.25", "--rate", "300"]
+    command += ["--broken", name, "--out", str(out)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as running:
         try:
-            output, _ = running.communicate(timeout=260)
+            output, _ = running.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             raise
-    assert running.returncode == 0, output[-6000:]
+    return None if running.returncode == 0 else output[-3000:]
