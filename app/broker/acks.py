@@ -76,10 +76,11 @@ class Acks:
                 await self._carry_out(batch)
             except Unavailable:
                 raise
-            except Exception:  # noqa: BLE001 - it is raised again for whom it belongs to
+            except Exception:
+                if not followers:
+                    raise
                 # One of them is to blame; the others must not suffer for it.
-                if followers:
-                    await self._one_by_one(followers)
+                await self._one_by_one(followers)
                 await self._carry_out([leader])
         except BaseException as error:
             told = error if isinstance(error, Exception) else DatabaseUnavailable("The outcome is unknown; ack again.")
@@ -99,7 +100,11 @@ class Acks:
             try:
                 await self._carry_out([waiting])
             except Exception as error:  # noqa: BLE001 - it is told to whom it belongs
-                waiting.turn.set_exception(error)
+                if not waiting.turn.done():
+                    waiting.turn.set_exception(error)
+            else:
+                if not waiting.turn.done():
+                    waiting.turn.set_result(False)
 
     def _pass_on(self) -> None:
         for waiting in self._queue:

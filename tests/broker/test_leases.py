@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from app.domain import lease
 from app.domain.errors import InvalidField
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Got, Replica, texts
+from tests.servers import wait_until
 
 Pair = tuple[Replica, Replica]
 
@@ -311,18 +313,31 @@ async def test_a_discard_does_not_repeat_an_ack(replica: Replica) -> None:
     assert (await places(replica))["acked"] == 1
 
 
-async def test_an_ack_the_database_refuses_fails_alone(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bad", [1, 2, 3])
+async def test_an_ack_the_database_refuses_fails_alone(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
     await replica.topic()
     await replica.group()
-    await replica.publish("a", "b", "c")
+    await replica.publish("a", "b", "c", "d")
     got = await replica.pull()
-    spoiled = {got[0].offset}
+    may_go = asyncio.Event()
+    send = acks.Acks._send
+
+    async def slow_send(of: acks.Acks, calls: Iterable[Any]) -> Any:
+        await may_go.wait()
+        return await send(of, calls)
 
     def multirange(offsets: Iterable[int]) -> str:
-        return "no range" if spoiled & {*offsets} else lease.multirange(offsets)
+        return "no range" if got[bad].offset in {*offsets} else lease.multirange(offsets)
 
+    monkeypatch.setattr(acks.Acks, "_send", slow_send)
     monkeypatch.setattr(acks, "multirange", multirange)
-    results = await asyncio.gather(*(replica.ack([each]) for each in got), return_exceptions=True)
-    assert isinstance(results[0], asyncpg.DataError)
-    assert results[1:] == [[True], [True]]
+    # The first is under way while the others gather, so that these share a commit.
+    acking = [asyncio.create_task(replica.ack([each])) for each in got]
+    await wait_until(lambda: len(replica.settler._acks._queue) == 3)
+    may_go.set()
+    results = await asyncio.gather(*acking, return_exceptions=True)
+    assert isinstance(results.pop(bad), asyncpg.DataError)
+    assert results == [[True]] * 3
     assert await replica.lag() == 1
