@@ -47,6 +47,14 @@ class Delivery:
         return min(self.nacked, self.expires_lo)
 
     @property
+    def failures(self) -> list[int]:
+        """Every moment at which it may have failed: a nack without an answer may never have been carried out."""
+        if self.ack_ok is not None and self.nacked == NEVER:
+            return []
+        ends = [self.expires_lo] if self.nack_ok is None else []
+        return [moment for moment in (self.nacked, *ends) if moment < NEVER]
+
+    @property
     def over(self) -> int:
         """The latest it can still have been in flight."""
         sure = [event.t1 for event in (self.ack_ok, self.nack_ok) if event is not None]
@@ -106,6 +114,7 @@ def take_back_followers(deliveries: Iterable[Delivery]) -> None:
         flying = [other for other in flying if other.over >= delivery.claimed - SLACK]
         for other in flying:
             first, second = (other, delivery) if other.offset < delivery.offset else (delivery, other)
-            if first.offset < second.offset and first.failed >= delivery.claimed - SLACK:
-                second.taken = min(second.taken, first.failed)
+            if first.offset < second.offset:
+                moments = [moment for moment in first.failures if moment >= delivery.claimed - SLACK]
+                second.taken = min([second.taken, *moments])
         flying.append(delivery)

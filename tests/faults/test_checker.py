@@ -9,12 +9,14 @@ import pytest
 
 from bench.faults import report
 from bench.faults.checker import Wanted, check_directory, check_events
+from bench.faults.delivery import Delivery, take_back_followers
 from bench.faults.good import good_history
-from bench.faults.history import Event, Recorder, completed, read_lines
+from bench.faults.history import NEVER, SECOND, Event, Recorder, completed, read_lines
 from bench.faults.mutations import MUTATIONS, Copy, Mutation
 from bench.faults.verdict import INVARIANTS, MAX_WITNESSES
 
 SEED = 7
+LEASE = 3 * SECOND
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,19 @@ def test_an_operation_without_an_answer_is_of_unknown_outcome(tmp_path: Path) ->
 
     assert [(event.val, event.type) for event in events] == [("w1-1", "ok"), ("w1-2", "info")]
     assert events[0].t0 < events[0].t1 < events[1].t1
+
+
+def test_a_nack_nobody_answered_leaves_the_end_of_the_lease_as_the_failure_that_took_followers_back() -> None:
+    """Seed 7: k:1 was nacked into a dead connection; its lease ended before k:2's, which was held as attempt 1."""
+    first, second = (
+        Delivery(Event(f="deliver", off=offset, att=1), offset, claimed, claimed + LEASE, claimed + LEASE)
+        for offset, claimed in ((1, 0), (2, SECOND))
+    )
+    first.settle(Event(f="nack", type="info", t0=SECOND // 10, t1=SECOND // 5))
+    take_back_followers([first, second])
+    assert second.taken == first.expires_lo
+    answered = Delivery(first.event, 1, 0, LEASE, LEASE)
+    answered.settle(Event(f="nack", type="ok", t0=SECOND // 10, t1=SECOND // 5))
+    second.taken = NEVER
+    take_back_followers([answered, second])
+    assert second.taken == NEVER
