@@ -6,6 +6,10 @@ have counters of their own (``logpost_hooks``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
 from app import metrics
 from app.domain.group import Group
 from app.storage.leases import Claim
@@ -23,24 +27,11 @@ def published(stored: int, duplicates: int) -> None:
 
 def claimed(group: Group, claim: Claim) -> None:
     """A claim and those it came across: buried, hidden by the filter, past their time, taken by retention."""
-    if group.is_hook:
-        return
-    named = {"topic": group.topic, "group": group.name}
-    if claim.count:
-        metrics.claimed.inc(claim.count)
-        log.debug("claimed", **named, messages=claim.count)
-    if claim.filtered:
-        metrics.filtered.inc(claim.filtered)
-        log.debug("filtered", **named, messages=claim.filtered)
-    if claim.expired:
-        metrics.expired.inc(claim.expired)
-        log.info("expired", **named, messages=claim.expired)
-    if claim.lost:
-        metrics.lost.inc(claim.lost)
-        log.warning("lost", **named, messages=claim.lost)
-    if claim.dead:
-        metrics.dead.inc(claim.dead)
-        log.warning("dead", **named, messages=claim.dead)
+    _tell(group, "claimed", metrics.claimed, claim.count, log.debug)
+    _tell(group, "filtered", metrics.filtered, claim.filtered, log.debug)
+    _tell(group, "expired", metrics.expired, claim.expired, log.info)
+    _tell(group, "lost", metrics.lost, claim.lost, log.warning)
+    _tell(group, "dead", metrics.dead, claim.dead, log.warning)
 
 
 def acked(count: int) -> None:
@@ -52,20 +43,18 @@ def acked(count: int) -> None:
 
 def nacked(group: Group, count: int, dead: int) -> None:
     """``count`` deliveries were given up as failed; ``dead`` of them had no attempt left."""
-    if group.is_hook or not count:
-        return
-    metrics.nacked.inc(count)
-    log.info("nacked", topic=group.topic, group=group.name, messages=count)
-    if dead:
-        metrics.dead.inc(dead)
-        log.warning("dead", topic=group.topic, group=group.name, messages=dead)
+    _tell(group, "nacked", metrics.nacked, count, log.info)
+    _tell(group, "dead", metrics.dead, dead, log.warning)
 
 
 def discarded(group: Group, count: int) -> None:
-    if group.is_hook or not count:
-        return
-    metrics.discarded.inc(count)
-    log.info("discarded", topic=group.topic, group=group.name, messages=count)
+    _tell(group, "discarded", metrics.discarded, count, log.info)
+
+
+def _tell(group: Group, event: str, counter: Counter, count: int, at_level: Callable[..., object]) -> None:
+    if count and not group.is_hook:
+        counter.inc(count)
+        at_level(event, topic=group.topic, group=group.name, messages=count)
 
 
 def repaired(messages: int, cursors: int, dead: int) -> None:

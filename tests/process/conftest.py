@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.connection import Limits, connections
+from app.connection import Limits, Shortcut, connections
 from app.serve.address import bound_sockets
 
 LARGE_BYTES = 8 * 1024 * 1024
@@ -89,11 +89,12 @@ class Peer:
 
 
 class Listener:
-    """One running server, and ``app``, its application."""
+    """One running server: ``app`` is its application, ``server`` uvicorn's, where it runs in this process."""
 
-    def __init__(self, port: int, app: Echo) -> None:
+    def __init__(self, port: int, app: Echo, server: uvicorn.Server | None = None) -> None:
         self.port = port
         self.app = app
+        self.server = server
 
     @asynccontextmanager
     async def peer(self, *sent: bytes) -> AsyncIterator[Peer]:
@@ -124,11 +125,12 @@ def problem_of(reply: bytes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def listening(limits: Limits) -> Iterator[Listener]:
+def listening(limits: Limits, shortcut: Shortcut | None = None) -> Iterator[Listener]:
     app = Echo()
     config = uvicorn.Config(
-        app, loop="uvloop", http=connections(limits), ws="none", lifespan="off", interface="asgi3", log_config=None,
-        access_log=False, server_header=False, date_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
+        app, loop="uvloop", http=connections(limits, shortcut), ws="none", lifespan="off", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     with bound_sockets("127.0.0.1", 0)[0] as listener:
@@ -136,7 +138,7 @@ def listening(limits: Limits) -> Iterator[Listener]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield Listener(listener.getsockname()[1], app)
+            yield Listener(listener.getsockname()[1], app, server)
         finally:
             server.should_exit = True
             thread.join()

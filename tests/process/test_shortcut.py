@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,9 +13,8 @@ import httpx
 import pytest
 import uvicorn
 
-from app.connection import Limits, connections
-from app.serve.address import bound_sockets
-from tests.process.conftest import Echo, Listener, Peer
+from app.connection import Limits
+from tests.process.conftest import Listener, Peer, listening
 from tests.servers import Server, Servers, wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nshort"
@@ -50,22 +48,9 @@ class Stub:
 
 @asynccontextmanager
 async def shortened(stub: Stub) -> AsyncIterator[tuple[Listener, uvicorn.Server]]:
-    app = Echo()
-    config = uvicorn.Config(
-        app, loop="uvloop", http=connections(Limits(pipelined=5), stub), ws="none", lifespan="off", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    with bound_sockets("127.0.0.1", 0)[0] as listener:
-        listener.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield Listener(listener.getsockname()[1], app), server
-        finally:
-            server.should_exit = True
-            await asyncio.to_thread(thread.join)
+    with listening(Limits(pipelined=5), stub) as listener:
+        assert listener.server is not None
+        yield listener, listener.server
 
 
 async def bodies(peer: Peer, count: int) -> list[bytes]:
