@@ -9,12 +9,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench faults openapi clean
+.PHONY: help serve test lint format bench bench-full faults openapi clean
 # A line that fails must not leave a half-made target that looks finished.
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 serve: $(STAMP) ## run the server, on an embedded Postgres unless LOGPOST_DATABASE_URL is set
 	@exec $(BIN)/logpost serve
@@ -34,8 +34,13 @@ format: $(STAMP) ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## the benchmarks of bench/, with their ratios
+bench: $(STAMP) ## the benchmarks of bench/, with their ratios; some minutes
 	$(BIN)/python -m bench
+
+bench-full: $(STAMP) ## the same with longer rounds, and beside every peer that is installed; an hour
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -r requirements-bench.txt; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt; fi
+	$(BIN)/python -m bench --full
 
 faults: $(STAMP) ## break two replicas and their Postgres for MINUTES= with SEED=, and check that nothing is lost
 	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench import groups, log, push, streams
+from bench.peers import __main__ as peers
 from bench.report import show, write
 
 SUITES = {
@@ -12,6 +13,7 @@ SUITES = {
     "groups": ("Consumer groups", groups.run),
     "push": ("Push", push.run),
     "streams": ("Streams", streams.run),
+    "peers": ("Peers at the same durability", peers.suite),
 }
 
 
@@ -27,7 +29,7 @@ def main() -> None:
         show(title, lines)
         found.append((title, lines))
     if not options.suites:
-        write(found, "make bench" + (" FULL=1" if options.full else ""))
+        write(found, "make bench-full" if options.full else "make bench")
 
 
 if __name__ == "__main__":
