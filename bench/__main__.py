@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 
 from bench import groups, log, push, streams
 from bench.peers import __main__ as peers
@@ -18,6 +20,7 @@ SUITES = {
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which ones; all of them by default")
     parser.add_argument("--full", action="store_true", help="longer rounds and larger backlogs")

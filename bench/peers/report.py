@@ -79,8 +79,8 @@ def page(document: dict[str, Any], picture: str) -> str:
     before, after = document["load_average"][0], document["load_average"][-1]
     circumstances = (
         f"`{document['command']}` on {document['date']}: {document['machine']}. {document['rounds']} rounds of "
-        f"{document['seconds']:g} s, peer after peer in each; messages of {document['size']} bytes. Medians of messages "
-        "a second, their spread, and the ratio to Logpost with one worker. Load average before "
+        f"{document['seconds']:g} s, peer after peer in each; messages of {document['size']} bytes. Medians of "
+        "messages a second, their spread, and the ratio to Logpost with one worker. Load average before "
         f"{before:.1f} and at the end {after:.1f}; on a machine that does other work too, trust the ratios only."
     )
     text = ["# Logpost and what you might pick instead", "", circumstances, ""]
@@ -111,15 +111,15 @@ def lines(document: dict[str, Any]) -> list[Line]:
         ("single-64", ("redis",), None),
     ):
         scenario = next(each for each in SCENARIOS if each.name == name)
-        durable = [peer for peer in rivals if document["peers"].get(peer, {}).get("durable")]
+        durable = [peer for peer in rivals if peer in summary.peers and document["peers"][peer]["durable"]]
         rates = {peer: rate for peer in durable if (rate := summary.median(scenario, peer))}
         ours = summary.median(scenario, OURS)
         if rates and ours:
             best = max(rates, key=rates.__getitem__)
             ratio = 1 / (summary.ratio(scenario, best) or 1)
             title = document["peers"][best]["title"]
-            among = "" if len(rivals) == 1 else f", the best of {len(rates)}"
-            found.append(Line(f"{scenario.title}: of {title}{among}", f"{per_second(ours)} of {per_second(rates[best])}",
+            of = title if len(rivals) == 1 else f"{title}, the best of {len(rates)}"
+            found.append(Line(f"{scenario.title}: of {of}", f"{per_second(ours)} of {per_second(rates[best])}",
                               ratio, target))  # fmt: skip
     return found + fan_out(summary)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -57,8 +58,8 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as directory:
         running: dict[str, Peer] = {}
         try:
-            for name in names:
-                await start(name, made(Path(directory) / name), running, found)
+            await asyncio.gather(*(start(name, made(Path(directory) / name), running, found) for name in names))
+            found.peers = {name: found.peers[name] for name in names if name in found.peers}
             await measure(running, scenarios, found)
         finally:
             for peer in running.values():
@@ -95,7 +96,9 @@ async def start(name: str, directory: Path, running: dict[str, Peer], found: Fou
 
 async def measure(running: Mapping[str, Peer], scenarios: Sequence[Scenario], found: Found) -> None:
     """A, B, C, and again A, B, C: what the machine does meanwhile is done to all of them."""
-    cells = [(scenario, name) for scenario in scenarios for name in running if scenario.name not in running[name].lacks]
+    cells = [
+        (scenario, name) for scenario in scenarios for name in found.peers if scenario.name not in running[name].lacks
+    ]
     for scenario, name in cells:
         await running[name].fan_out(scenario.name, scenario.groups)
     done = 0
