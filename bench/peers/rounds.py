@@ -46,11 +46,14 @@ def say(text: str) -> None:
 
 
 async def run(
-    names: Sequence[str], scenarios: Sequence[Scenario], *, seconds: float, rounds: int, command: str
+    names: Sequence[str], scenarios: Sequence[Scenario], *, seconds: float, rounds: int, limit: float, command: str
 ) -> Found:
-    found = Found(command, seconds, rounds, [scenario.name for scenario in scenarios])
+    """At most ``rounds``; no further one where it would be over ``limit`` seconds."""
+    began = time.perf_counter()
+    found = Found(command, seconds, 0, [scenario.name for scenario in scenarios])
     say(
-        f"peers: {len(scenarios)} scenarios, {rounds} rounds of {seconds:g} s; load average {found.load_average[0]:.1f}"
+        f"peers: {len(scenarios)} scenarios, up to {rounds} rounds of {seconds:g} s; "
+        f"load average {found.load_average[0]:.1f}"
     )
     found.floors = await floors.measure(seconds)
     for what, rate in found.floors.items():
@@ -60,10 +63,15 @@ async def run(
         try:
             await asyncio.gather(*(start(name, made(Path(directory) / name), running, found) for name in names))
             found.peers = {name: found.peers[name] for name in names if name in found.peers}
-            await measure(running, scenarios, found)
+            cells = await declare(running, scenarios, found)
+            while found.rounds < rounds:
+                round_began = time.perf_counter()
+                await measure(running, cells, found)
+                found.rounds += 1
+                if 2 * time.perf_counter() - round_began - began > limit:
+                    break
         finally:
-            for peer in running.values():
-                await peer.stop()
+            await asyncio.gather(*(peer.stop() for peer in running.values()))
     found.load_average.append(psutil.getloadavg()[0])
     return found
 
@@ -94,24 +102,28 @@ async def start(name: str, directory: Path, running: dict[str, Peer], found: Fou
     say(f"  skipped {found.missing[name]}")
 
 
-async def measure(running: Mapping[str, Peer], scenarios: Sequence[Scenario], found: Found) -> None:
-    """A, B, C, and again A, B, C: what the machine does meanwhile is done to all of them."""
+async def declare(
+    running: Mapping[str, Peer], scenarios: Sequence[Scenario], found: Found
+) -> list[tuple[Scenario, str]]:
+    """What a round measures: each scenario with each peer that has a way to do it, in this order."""
     cells = [
         (scenario, name) for scenario in scenarios for name in found.peers if scenario.name not in running[name].lacks
     ]
     for scenario, name in cells:
         await running[name].fan_out(scenario.name, scenario.groups)
-    done = 0
-    for n in range(found.rounds):
-        for scenario, name in cells:
-            done += 1
-            peer = running[name]
-            head = f"[{done}/{len(cells) * found.rounds}] round {n + 1}, {scenario.title}, {peer.title}"
-            try:
-                result = await scenario.measure(name, peer, scenario.name, found.seconds)
-            except Exception as error:  # noqa: BLE001 - what fails is said, and the others are measured
-                found.failures.append(f"{scenario.title}, {peer.title}: {str(error)[-300:]}")
-                say(f"{head}: failed: {found.failures[-1]}")
-                continue
-            found.results.setdefault(scenario.name, {}).setdefault(name, []).append(result)
-            say(f"{head}: {scenario.said(result)}")
+    return cells
+
+
+async def measure(running: Mapping[str, Peer], cells: Sequence[tuple[Scenario, str]], found: Found) -> None:
+    """A, B, C, and in the next round again A, B, C: what the machine does meanwhile is done to all of them."""
+    for n, (scenario, name) in enumerate(cells, start=1):
+        peer = running[name]
+        head = f"[{n}/{len(cells)} of round {found.rounds + 1}] {scenario.title}, {peer.title}"
+        try:
+            result = await scenario.measure(name, peer, scenario.name, found.seconds)
+        except Exception as error:  # noqa: BLE001 - what fails is said, and the others are measured
+            found.failures.append(f"{scenario.title}, {peer.title}: {str(error)[-300:]}")
+            say(f"{head}: failed: {found.failures[-1]}")
+            continue
+        found.results.setdefault(scenario.name, {}).setdefault(name, []).append(result)
+        say(f"{head}: {scenario.said(result)}")
