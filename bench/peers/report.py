@@ -77,11 +77,15 @@ def page(document: dict[str, Any], picture: str) -> str:
     """The Markdown of a run."""
     summary = Summary(document)
     before, after = document["load_average"][0], document["load_average"][-1]
+    rounds = document["rounds"]
+    counted = (
+        "One round, so no spread is known, and a ratio is of two single figures" if rounds == 1 else f"{rounds} rounds"
+    )
     circumstances = (
-        f"`{document['command']}` on {document['date']}: {document['machine']}. {document['rounds']} rounds of "
-        f"{document['seconds']:g} s, peer after peer in each; messages of {document['size']} bytes. Medians of "
+        f"`{document['command']}` on {document['date']}: {document['machine']}. {counted}; "
+        f"{document['seconds']:g} s for each figure, peer after peer; messages of {document['size']} bytes. Medians of "
         "messages a second, their spread, and the ratio to Logpost with one worker. Load average before "
-        f"{before:.1f} and at the end {after:.1f}; on a machine that does other work too, trust the ratios only."
+        f"{before:.1f} and at the end {after:.1f}; on a machine that does other work too, not even the ratios are firm."
     )
     text = ["# Logpost and what you might pick instead", "", circumstances, ""]
     text += [*table(summary, summary.scenarios, summary.peers), ""]
