@@ -37,14 +37,13 @@ format: $(STAMP) ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## the benchmarks of bench/, with their ratios
+bench: $(STAMP) ## the benchmarks of bench/, with their ratios; some minutes
 	$(BIN)/python -m bench
 
-bench-full: $(STAMP) ## the same for longer, and beside the peers that are installed (Redis, NATS, RabbitMQ, pgmq, …)
+bench-full: $(STAMP) ## the same with longer rounds, and beside every peer that is installed; an hour
 	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -r requirements-bench.txt; \
-		else $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt; fi
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt; fi
 	$(BIN)/python -m bench --full
-	$(BIN)/python -m bench.peers --full
 
 faults: $(STAMP) ## break two replicas and their Postgres for MINUTES= with SEED=, and check that nothing is lost
 	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 
 from bench import groups, log, push, streams
+from bench.peers import __main__ as peers
 from bench.report import show, write
 
 SUITES = {
@@ -12,10 +15,12 @@ SUITES = {
     "groups": ("Consumer groups", groups.run),
     "push": ("Push", push.run),
     "streams": ("Streams", streams.run),
+    "peers": ("Peers at the same durability", peers.suite),
 }
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which ones; all of them by default")
     parser.add_argument("--full", action="store_true", help="longer rounds and larger backlogs")
@@ -27,7 +32,7 @@ def main() -> None:
         show(title, lines)
         found.append((title, lines))
     if not options.suites:
-        write(found, "make bench" + (" FULL=1" if options.full else ""))
+        write(found, "make bench-full" if options.full else "make bench")
 
 
 if __name__ == "__main__":

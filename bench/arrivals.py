@@ -69,6 +69,8 @@ class Watcher(asyncio.Protocol):
 async def watch(url: str, path: str, clients: int, wanted: int, seconds: float) -> Result:
     """Until each of ``clients`` was sent ``wanted`` messages, at most ``seconds``; with ``wanted`` 0 that long."""
     place, loop = urlsplit(url), asyncio.get_running_loop()
+    assert place.hostname
+    assert place.port
     tally = Tally(clients * wanted)
     request = b"GET %b HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n" % path.encode()
     watchers = []

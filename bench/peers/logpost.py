@@ -1,4 +1,7 @@
-"""Logpost, with one and with two workers."""
+"""Logpost, with one and with two workers.
+
+Its groups keep no order, like the competing consumers of the others; nothing is published with a key.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Logpost:
         client = await Client.open(self.place)
         await client.put(f"/v1/topics/{topic}", {"distribution": {"partitions": PARTITIONS}})
         for n in range(groups):
-            group = {"startFrom": "earliest", "maxInFlight": 1_000_000, "batchSize": 1000}
+            group = {"startFrom": "earliest", "maxInFlight": 1_000_000, "batchSize": 1000, "ordering": "none"}
             await client.put(f"/v1/topics/{topic}/groups/g{n}", group)
         client.close()
 

@@ -37,4 +37,5 @@ class OnPostgres:
 
     async def stop(self) -> None:
         await self.connection.close()
+        self._postgres.abort()  # what it holds is not needed any more
         await self._postgres.stop()

@@ -1,6 +1,7 @@
-"""procrastinate: a job queue on Postgres, used as its documentation does. It has no fan-out: a job for each group.
+"""procrastinate: a job queue on Postgres, used as its documentation does.
 
-Its worker takes jobs one at a time and finishes each by itself, so there is no ack of a batch.
+It has no fan-out: several groups are a job for each, which is not measured. Its worker takes jobs one at a
+time and finishes each by itself, so there is no ack of a batch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ POLL_S = 0.05  # between looks; the worker is notified of new jobs besides
 
 class Procrastinate(OnPostgres):
     title = "procrastinate"
-    lacks = frozenset({"consume-batch"})
+    lacks = frozenset({"consume-batch", "fan-out-5", "fan-out-20"})
 
     def missing(self) -> str:
         found = importlib.util.find_spec("procrastinate") and importlib.util.find_spec("psycopg")

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -47,7 +48,7 @@ class Program:
             process = subprocess.Popen(
                 command, cwd=directory, env={**os.environ, **(extra or {})}, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=output, start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - before any thread of ours
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),  # noqa: PLW1509 - before any thread of ours
             )  # fmt: skip
         return cls(process, log)
 
