@@ -66,7 +66,8 @@ def rows_of(happened: Iterable[Happened], targets: Iterable[Target]) -> Sequence
                 continue
             body = body or document(one)
             log = rows[target.partition_id]
-            if not log or not log[-1].has_room_for(len(body), 1):
+            message = [NewMessage(body)]
+            if not log or log[-1].add_all(message, len(body)) is None:
                 log.append(Row(target.partition_id, target.version, window_ms=0))
-            log[-1].add_all([NewMessage(body)], len(body))
+                log[-1].add_all(message, len(body))
     return [row for partition_id in sorted(rows) for row in rows[partition_id]]

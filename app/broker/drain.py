@@ -133,25 +133,26 @@ class Drain:
             return None
         if count > 1 and publish.partition_ids.count(partition) < count:
             return None
-        at = self._row(publish.topic, partition, publish.size, count)
-        return Run(at, self._rows[at].add_all(publish.messages, publish.size))
+        return Run(*self._add(publish.topic, publish.messages, partition, publish.size))
 
     def _spread(self, publish: Publish) -> Spread:
         pairs = zip(publish.messages, publish.partition_ids, strict=True)
         return Spread([self._place(publish.topic, message, partition) for message, partition in pairs])
 
     def _place(self, topic: Topic, message: NewMessage, partition: int) -> tuple[int, int]:
-        size = len(message.payload)
-        at = self._row(topic, partition, size, 1)
-        return at, self._rows[at].add(message, size)
+        return self._add(topic, (message,), partition, len(message.payload))
 
-    def _row(self, topic: Topic, partition: int, size: int, count: int) -> int:
-        """The row that takes the next ``count`` messages of ``size`` bytes for a partition."""
-        at = self._open.get((partition, topic.version))
-        if at is None or not self._rows[at].has_room_for(size, count):
-            at = self._open[partition, topic.version] = len(self._rows)
-            self._rows.append(Row(partition, topic.version, topic.config.idempotency.window_ms))
-        return at
+    def _add(self, topic: Topic, messages: Sequence[NewMessage], partition: int, size: int) -> tuple[int, int]:
+        """To the newest row of the partition, or to a new one: returns which, and the first one's position there."""
+        where = partition, topic.version
+        at = self._open.get(where)
+        if at is not None and (index := self._rows[at].add_all(messages, size)) is not None:
+            return at, index
+        row = Row(partition, topic.version, topic.config.idempotency.window_ms)
+        row.add_all(messages, size)
+        at = self._open[where] = len(self._rows)
+        self._rows.append(row)
+        return at, 0
 
     def _place_once(self, publish: Publish) -> list[Place | Taken]:
         places: list[Place | Taken] = []

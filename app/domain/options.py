@@ -35,7 +35,7 @@ def key_fault(key: str) -> str | None:
     """What is wrong with a partition key."""
     if "\0" in key:
         return "must not contain NUL"
-    return _length_fault(key, MAX_KEY_BYTES)
+    return None if len(key) * 4 <= MAX_KEY_BYTES else _length_fault(key, MAX_KEY_BYTES)
 
 
 def idempotency_key_fault(key: str) -> str | None:

@@ -22,49 +22,29 @@ MAX_ROW_BYTES = 4 * 1024 * 1024
 
 @dataclass(slots=True)
 class Row:
-    """A record batch in the making: what one call of ``append`` takes. Lists run side by side."""
+    """A record batch in the making: what one call of ``append`` takes. ``size``: bytes of its payloads."""
 
     partition_id: int
     version: int
     window_ms: int
-    keys: list[str | None] = field(default_factory=list)
-    metas: list[str | None] = field(default_factory=list)
-    payloads: list[bytes] = field(default_factory=list)
+    messages: list[NewMessage] = field(default_factory=list)
     size: int = 0
-    keyed: bool = False
-    described: bool = False
-    timed: bool = False
     once_homes: list[int] = field(default_factory=list)
     once_keys: list[str] = field(default_factory=list)
     once_digests: list[bytes] = field(default_factory=list)
     once_at: list[int] = field(default_factory=list)
 
-    def has_room_for(self, size: int, count: int) -> bool:
-        held = len(self.payloads)
-        return not held or (held + count <= MAX_ROW_MESSAGES and self.size + size <= MAX_ROW_BYTES)
+    def add_all(self, messages: Sequence[NewMessage], size: int) -> int | None:
+        """Adds messages whose payloads have ``size`` bytes; returns the first one's position in the row.
 
-    def add(self, message: NewMessage, size: int) -> int:
-        """Adds a message whose payload has ``size`` bytes; returns its position in the row."""
-        index = len(self.payloads)
-        self.payloads.append(message.payload)
-        self.keys.append(message.key)
-        if message.key is not None:
-            self.keyed = True
-        meta = meta_of(message)
-        self.metas.append(meta)
-        if meta is not None:
-            self.described = True
-            self.timed = self.timed or message.delay_ms is not None or message.ttl_ms is not None
+        None, and nothing was added, if there is no room for them. An empty row has room for everything.
+        """
+        held = len(self.messages)
+        if held and (held + len(messages) > MAX_ROW_MESSAGES or self.size + size > MAX_ROW_BYTES):
+            return None
+        self.messages += messages
         self.size += size
-        return index
-
-    def add_all(self, messages: Sequence[NewMessage], size: int) -> int:
-        """Adds messages whose payloads have ``size`` bytes; returns the first one's position in the row."""
-        first = len(self.payloads)
-        for message in messages:
-            self.add(message, 0)
-        self.size += size
-        return first
+        return held
 
     def add_once(self, key: OnceKey, digest: bytes, index: int) -> None:
         """The message at ``index`` came with an idempotency key."""
@@ -75,13 +55,16 @@ class Row:
 
     def arguments(self) -> tuple[Any, ...]:
         once = bool(self.once_keys)
+        keys = [message.key for message in self.messages]
+        metas = [meta_of(message) for message in self.messages]
+        described = any(metas)
         return (
             self.partition_id,
             self.version,
-            self.keys if self.keyed else None,
-            self.metas if self.described else None,
-            self.payloads,
-            self.timed,
+            keys if keys.count(None) < len(keys) else None,
+            metas if described else None,
+            [message.payload for message in self.messages],
+            described and any(each.delay_ms is not None or each.ttl_ms is not None for each in self.messages),
             self.once_homes if once else None,
             self.once_keys if once else None,
             self.once_digests if once else None,
