@@ -204,7 +204,7 @@ class Appender:
             answered += len(results)
             if not publish.answer.done():
                 publish.answer.set_result(results)
-        tally.published(stored := sum(len(row.payloads) for row in rows), answered - stored)
+        tally.published(stored := sum(len(row.messages) for row in rows), answered - stored)
         for publish, error in drain.refused:
             self._refuse(publish, error)
         if rows:
