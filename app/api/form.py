@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from app.broker.pull import Pulled, Taken
+from app.broker.demand import Pulled, Taken
 from app.domain.lease import ack_id_prefix
 from app.domain.message import Message, holds_json, id_prefix, iso, message_id
 from app.domain.partition import number_of
-from app.storage.leases import Piece
+from app.storage.claims import Piece
 
 
 class Meta(msgspec.Struct, frozen=True, rename="camel", gc=False):

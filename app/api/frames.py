@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import orjson
 
 from app.api.form import browsed, delivered
-from app.broker.pull import Pulled
+from app.broker.demand import Pulled
 from app.broker.round import Encoder, Gap
 from app.domain.message import Message
 

@@ -16,8 +16,9 @@ from app.api.form import delivered
 from app.api.lane import Answer, ClientGone, Headers, Receive, read_body
 from app.api.polls import Polls
 from app.broker.catalog import GroupKey
+from app.broker.demand import DEFAULT_BYTES, Demand, Pulled
 from app.broker.line import Patience
-from app.broker.pull import DEFAULT_BYTES, Demand, Pulled, Puller
+from app.broker.pull import Puller
 from app.broker.settle import Settler
 from app.domain.errors import LogpostError, Unauthorized
 

@@ -15,7 +15,7 @@ from app.api.lane import answered_by_the_lane
 from app.api.problems import problems
 from app.api.pull import MAX_WAIT_MS
 from app.api.settle import MAX_ACK_IDS, MAX_DELAY_MS
-from app.broker.pull import DEFAULT_BYTES
+from app.broker.demand import DEFAULT_BYTES
 
 router = APIRouter(prefix="/v1/topics/{topic}/groups/{group}", tags=["deliveries"])
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.storage.leases import Prospect
+
+# So many partitions at most are claimed from in one transaction.
+MAX_SHARE = 64
 
 
 class Patience:
@@ -54,6 +57,12 @@ class Line:
             self.must_survey = True
         self._wake(max(len(hinted), 1))
 
+    def put_back(self, partition_ids: Iterable[int]) -> None:
+        """Hints that were taken and not used: they stay the oldest."""
+        left = dict.fromkeys(partition_ids)
+        self.hints = left | self.hints
+        self._wake(len(left))
+
     def has_news(self) -> bool:
         return bool(self.hints) or self.must_survey
 
@@ -63,6 +72,17 @@ class Line:
         partition_id = next(iter(self.hints))
         del self.hints[partition_id]
         return partition_id
+
+    def take_share(self) -> list[int]:
+        """The oldest hints, as many as are this consumer's part where others stand here too, in ascending order.
+
+        Those of partitions where a claim is on its way are left.
+        """
+        free = [partition_id for partition_id in self.hints if partition_id not in self.turns]
+        share = sorted(free[: min(-(-len(free) // max(self.owners.total(), 1)), MAX_SHARE)])
+        for partition_id in share:
+            del self.hints[partition_id]
+        return share
 
     async def wait(self, patience: Patience) -> None:
         """Until there is news, or the patience ends."""
@@ -82,13 +102,19 @@ class Line:
                 self.waiters.remove(waiter)
 
     @asynccontextmanager
-    async def turn_at(self, partition_id: int) -> AsyncIterator[None]:
+    async def turn_at(self, *partition_ids: int) -> AsyncIterator[None]:
         """Claims of one partition take turns here rather than in the database, where each would hold a connection."""
-        turn = self.turns.setdefault(partition_id, asyncio.Lock())
-        async with turn:
+        async with AsyncExitStack() as stack:
+            for partition_id in partition_ids:
+                turn = self.turns.setdefault(partition_id, asyncio.Lock())
+                stack.callback(self._forget_turn, partition_id)
+                await stack.enter_async_context(turn)
             yield
-        if not turn.locked():
-            self.turns.pop(partition_id, None)
+
+    def _forget_turn(self, partition_id: int) -> None:
+        turn = self.turns.get(partition_id)
+        if turn is not None and not turn.locked():
+            del self.turns[partition_id]
 
     def note(self, prospects: Iterable[Prospect]) -> None:
         """Has somebody look again when the first of what is scheduled is due."""

@@ -11,25 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Literal
 
 from app.broker import tally
 from app.broker.catalog import Catalog, GroupKey
+from app.broker.demand import Demand, Pulled, Taking, reason
 from app.broker.doubts import Doubts
 from app.broker.line import Line, Patience
 from app.broker.sift import judge
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, ShuttingDown
 from app.domain.group import Group
-from app.domain.lease import AckId
-from app.storage import leases
+from app.storage import claims, leases
+from app.storage.claims import Claim
 from app.storage.database import Database, Outdated
-from app.storage.leases import Claim, Prospect
-
-Empty = Literal["no_messages", "paused", "held", "max_in_flight", "leased"]
+from app.storage.leases import Prospect
 
 # How long and how often a partition is tried again where another process is at work.
 BUSY_S = 0.01
@@ -39,49 +36,6 @@ IDLE_LINE_S = 10.0
 MAX_REREADS = 5
 # What even a pull that does not wait may spend on passing over messages that are not for its group.
 PASSING_S = 0.2
-# Payload bytes in one answer, where nobody says.
-DEFAULT_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A lease on messages of one partition."""
-
-    partition_id: int
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """``group`` is the configuration the claims were made under; ``empty`` says why nothing was taken."""
-
-    group: Group
-    taken: list[Taken]
-    empty: Empty | None
-
-    def ack_ids(self) -> list[AckId]:
-        """Of everything that was taken."""
-        return [
-            AckId(taken.partition_id, self.group.id, taken.claim.epoch, taken.claim.lease_id, attempt, offset)
-            for taken in self.taken
-            for piece in taken.claim.pieces
-            for offset, attempt in piece.places()
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one consumer wants. ``owner`` names it: claims of the same owner may add to each other.
-
-    ``byte_limit`` counts payload bytes; at least one message is always given. None is the group's batchSize and
-    ackTimeoutMs. ``is_shared``: the same owner may pull from other replicas too.
-    """
-
-    owner: str
-    wanted: int | None = None
-    byte_limit: int = DEFAULT_BYTES
-    lease_ms: int | None = None
-    is_shared: bool = False
 
 
 class Puller:
@@ -178,8 +132,7 @@ class Puller:
     async def _take(self, group: Group, line: Line, demand: Demand, until: float, *, must_survey: bool) -> Pulled:
         taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit, until)
         try:
-            while taking.goes_on and (hinted := line.take_hint()) is not None:
-                await self._claim(taking, hinted)
+            await self._claim_hinted(taking)
             if not taking.taken and (must_survey or line.must_survey):
                 return await self._survey(taking)
         except (Outdated, DatabaseUnavailable) as error:
@@ -209,88 +162,66 @@ class Puller:
             raise Outdated
         line.note(prospects)
         claimable = [prospect.partition_id for prospect in prospects if prospect.claimable]
-        while claimable and taking.goes_on:
-            await self._claim(taking, claimable.pop(0))
         if claimable:
             line.hint(claimable)
-        return Pulled(group, taking.taken, None if taking.taken else _reason(taking.outcomes, prospects))
+            await self._claim_hinted(taking)
+        return Pulled(group, taking.taken, None if taking.taken else reason(taking.outcomes, prospects))
+
+    async def _claim_hinted(self, taking: Taking) -> None:
+        """Looks where hints say, again and again until there is something or no hint is left.
+
+        The oldest hint is looked at by itself, because where much has piled up it is enough; then a little of many at
+        once. What comes meanwhile is for the next pull: nobody waits for a batch to be full.
+        """
+        line = taking.line
+        try:
+            while not taking.taken and taking.goes_on() and (partition_id := line.take_hint()) is not None:
+                await self._claim(taking, partition_id)
+                share = line.take_share() if taking.goes_on() else []
+                if taking.group.config.filter is None and share:
+                    await self._claim_share(taking, share)
+                    continue
+                while share and taking.goes_on():
+                    await self._claim(taking, share.pop(0))
+                line.put_back(share)
+        finally:
+            if taking.busy:
+                line.hint(taking.busy)
 
     async def _claim(self, taking: Taking, partition_id: int) -> None:
-        group, line = taking.group, taking.line
-        lease_ms = taking.demand.lease_ms or group.config.ack_timeout_ms
-        async with line.turn_at(partition_id):
-            for tried in range(MAX_BUSY):
-                claim = await self._claim_judged(taking, partition_id, lease_ms)
-                if claim.outcome != "busy":
-                    break
-                await asyncio.sleep(BUSY_S * (tried + 1) * random.random())
-            else:
-                line.hint((partition_id,))
-                return
+        async with taking.line.turn_at(partition_id):
+            claim = await self._claim_judged(taking, partition_id)
+            tried = 1
+            while claim.outcome == "busy" and tried < MAX_BUSY and not taking.taken:
+                await asyncio.sleep(BUSY_S * tried * random.random())
+                claim = await self._claim_judged(taking, partition_id)
+                tried += 1
         taking.add(partition_id, claim)
-        if claim.outcome == "full":
-            line.hint((partition_id,))
-            taking.byte_room = 0
-        if claim.pieces:
-            line.alarm_in(lease_ms / 1000)
-            # In partition ordering it is this consumer's now, and whoever settles the last of it says so.
-            if claim.more and group.config.ordering != "partition":
-                line.hint((partition_id,))
 
-    async def _claim_judged(self, taking: Taking, partition_id: int, lease_ms: int) -> Claim:
+    async def _claim_share(self, taking: Taking, partition_ids: Sequence[int]) -> None:
+        """Claims from all of these, as far as there is room, in one commit."""
+        group, line = taking.group, taking.line
+        async with line.turn_at(*partition_ids):
+            with self._doubts.claiming(group.id, taking.demand.owner, taking.lease_ms) as name:
+                found = await claims.claim_several(
+                    self._db, partition_ids, group, owner=name, wanted=taking.room, byte_limit=taking.byte_room,
+                    lease_ms=taking.lease_ms, is_first=not taking.taken,
+                )  # fmt: skip
+        line.put_back(partition_id for partition_id in partition_ids if partition_id not in found)
+        for partition_id, claim in found.items():
+            tally.claimed(group, claim)
+            taking.add(partition_id, claim)
+
+    async def _claim_judged(self, taking: Taking, partition_id: int) -> Claim:
         """One claim, repeated while it only moves the cursor over messages that are not for this group."""
         while True:
             judged = await judge(self._db, self._catalog, taking.group, partition_id)
-            with self._doubts.claiming(taking.group.id, taking.demand.owner, lease_ms) as name:
-                claim = await leases.claim(
+            with self._doubts.claiming(taking.group.id, taking.demand.owner, taking.lease_ms) as name:
+                claim = await claims.claim(
                     self._db, partition_id, taking.group, owner=name, wanted=taking.room,
-                    byte_limit=taking.byte_room, lease_ms=lease_ms, judged=judged,
+                    byte_limit=taking.byte_room, lease_ms=taking.lease_ms, judged=judged,
                     is_first=not taking.taken,
                 )  # fmt: skip
             tally.claimed(taking.group, claim)
-            if claim.outcome != "again":
+            if claim.outcome != "again" or taking.taken or asyncio.get_running_loop().time() >= taking.until:
                 return claim
-            if asyncio.get_running_loop().time() >= taking.until:
-                taking.line.hint((partition_id,))  # whoever comes next goes on from here
-                return claim
-
-
-@dataclass(eq=False, slots=True)
-class Taking:
-    """One pull at work: what it has got so far and what it still has room for.
-
-    ``until``, by the loop's clock: when to stop passing over messages that are not for this group.
-    """
-
-    group: Group
-    line: Line
-    demand: Demand
-    room: int
-    byte_room: int
-    until: float
-    taken: list[Taken] = field(default_factory=list)
-    outcomes: set[str] = field(default_factory=set)
-
-    @property
-    def goes_on(self) -> bool:
-        return self.room > 0 and self.byte_room > 0 and asyncio.get_running_loop().time() < self.until
-
-    def add(self, partition_id: int, claim: Claim) -> None:
-        self.outcomes.add(claim.outcome)
-        if claim.pieces:
-            self.taken.append(Taken(partition_id, claim))
-            self.room -= claim.count
-            self.byte_room -= claim.size
-
-
-def _reason(outcomes: set[str], prospects: list[Prospect]) -> Empty:
-    if all(prospect.paused for prospect in prospects) or "paused" in outcomes:
-        return "paused"
-    if "max_in_flight" in outcomes:
-        return "max_in_flight"
-    if "leased" in outcomes or "busy" in outcomes:
-        return "leased"
-    # A survey is as old as the claims are many: what they found counts first.
-    if "held" in outcomes or any(prospect.deferred for prospect in prospects):
-        return "held"
-    return "leased" if any(prospect.leased for prospect in prospects) else "no_messages"

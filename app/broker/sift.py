@@ -15,9 +15,9 @@ from app.domain.expression import Context, Expression, Verdict, compile_expressi
 from app.domain.group import Group
 from app.domain.message import Message, iso
 from app.domain.partition import number_of
+from app.storage.claims import Judged
 from app.storage.cursors import peek
 from app.storage.database import Database
-from app.storage.leases import Judged
 
 # How many messages, and bytes of them, are read for one judgement, and judged before others get their turn.
 MESSAGES = 1000

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from app.broker.catalog import GroupKey
+from app.broker.demand import Demand, Pulled
 from app.broker.line import Patience
-from app.broker.pull import Demand, Pulled, Puller
+from app.broker.pull import Puller
 from app.broker.window import Windows
 from app.domain.errors import ShuttingDown, Unavailable
 from app.domain.group import Group

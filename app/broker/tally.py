@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from app import metrics
 from app.domain.group import Group
-from app.storage.leases import Claim
+from app.storage.claims import Claim
 from app.telemetry import log
 
 

@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from app.broker.pull import Pulled
+from app.broker.demand import Pulled
 from app.broker.settle import Settlement, Settler
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group

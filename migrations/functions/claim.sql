@@ -56,17 +56,8 @@ declare
     n_failed int := 0;
 begin
     n_dead := 0; n_filtered := 0; n_expired := 0; n_lost := 0;
-    -- Claims of other partitions run beside this one. Where together they could pass the limit, they take turns; where
-    -- they could not, each says that it is at work, so that one that stalls is waited for before the limit is reached.
-    if siblings > 1 then
-        if in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then
-            perform from groups gr where gr.id = g for no key update;
-        else
-            perform from groups gr where gr.id = g for share;
-            if in_flight(g, clock_timestamp()) + 1000 * siblings > flight_limit then  -- it was, while we waited
-                outcome := 'busy'; return next; return;
-            end if;
-        end if;
+    if siblings > 1 and not may_claim_beside(g, flight_limit, siblings) then
+        outcome := 'busy'; return next; return;
     end if;
     select * into c from cursors x where x.partition_id = p and x.group_id = g for no key update skip locked;
     if not found then

@@ -11,7 +11,7 @@ import pytest
 
 from app.domain.group import Retries
 from app.domain.partition import partition_id
-from app.storage.leases import CLAIM
+from app.storage.claims import CLAIM
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Got, Replica, texts
 from tests.servers import wait_until

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from app.broker.demand import Demand
 from app.broker.line import Patience
-from app.broker.pull import Demand
 from app.domain.errors import DatabaseUnavailable
-from app.storage.leases import CLAIM
+from app.storage.claims import CLAIM, CLAIM_SEVERAL
 from tests.broker.world import GROUP, TOPIC, Replica, texts
 
 Pair = tuple[Replica, Replica]
@@ -26,8 +26,9 @@ def answer_lost(replica: Replica, monkeypatch: pytest.MonkeyPatch, *, of: int = 
     async def fetch(statement: str, *arguments: Any) -> Sequence[Any]:
         nonlocal claims
         rows = await real(statement, *arguments)
-        claims += statement == CLAIM
-        if statement == CLAIM and claims == of:
+        is_claim = statement in (CLAIM, CLAIM_SEVERAL)
+        claims += is_claim
+        if is_claim and claims == of:
             raise DatabaseUnavailable("The answer was lost.")
         return rows
 

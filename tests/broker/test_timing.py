@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from app.broker.demand import Demand
 from app.broker.line import Patience
-from app.broker.pull import Demand
 from tests.broker.calendar import make_due, pass_time
 from tests.broker.world import Replica, texts
 

@@ -14,10 +14,11 @@ import msgspec
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.broker.configure import TopicDeclaration, declare_group, declare_topic
+from app.broker.demand import Demand
 from app.broker.line import Patience
 from app.broker.observe import GroupStats, group_stats
 from app.broker.publish import Publisher
-from app.broker.pull import Demand, Puller
+from app.broker.pull import Puller
 from app.broker.settle import Settlement, Settler
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group, GroupConfig, Retries

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 
-from app.storage import leases
+from app.storage import claims
 from tests.security.conftest import ALL, OURS, ROOT_KEY, bearer
 from tests.servers import wait_until
 from tests.stream.replicas import BILLING, ORDERS, Replica, replica, take, texts
@@ -160,7 +160,7 @@ async def test_s05_what_arrives_for_a_key_that_has_ended_goes_to_others_as_a_fir
     key = await key_of(one)
     pull = await waiting_pull(two, key)
     claiming, may_claim = asyncio.Event(), asyncio.Event()
-    claim = leases.claim
+    claim = claims.claim
 
     async def slow_claim(*arguments: Any, **options: Any) -> Any:
         claiming.set()
@@ -168,7 +168,7 @@ async def test_s05_what_arrives_for_a_key_that_has_ended_goes_to_others_as_a_fir
         return await claim(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leases, "claim", slow_claim)
+        patch.setattr(claims, "claim", slow_claim)
         await one.publish("1")
         await claiming.wait()
         await one.send("DELETE", f"/v1/keys/{key['id']}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.broker.catalog import Catalog
+from app.broker.demand import Demand, Pulled
 from app.broker.line import Patience
-from app.broker.pull import Demand, Pulled, Puller
+from app.broker.pull import Puller
 from app.broker.settle import Settler
 from app.domain import rate
 from app.domain.errors import NotFound, SecretUnreadable, ShuttingDown, Unavailable

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.broker.pull import Pulled
+from app.broker.demand import Pulled
 from app.domain.lease import AckId
 from app.domain.message import Message, id_prefix
 
