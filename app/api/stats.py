@@ -147,7 +147,7 @@ async def topic_stats(topic: TopicName, parts: TheParts, caller: TheCaller) -> T
     """And where each of its groups is."""
     known = await read_topic(parts.db, caller.namespace.id, topic)
     await trim_topic(parts.db, known)
-    return TopicStatsAnswer.of(await observe.topic_stats(parts.db, known))
+    return TopicStatsAnswer.of(await observe.topic_stats(parts.db, known, parts.puller.owners()))
 
 
 @router.get(
@@ -170,4 +170,4 @@ async def group_stats(topic: TopicName, group: GroupName, parts: TheParts, calle
     """Every message is in exactly one place: ahead of the cursor, in flight, deferred, dead, or settled."""
     known = await read_group(parts.db, caller.namespace.id, topic, group)
     await trim_for(parts.db, known)
-    return GroupStatsAnswer.of(await observe.group_stats(parts.db, known))
+    return GroupStatsAnswer.of(await observe.group_stats(parts.db, known, parts.puller.owners()))
