@@ -67,7 +67,7 @@ async def purge_topic(topic: TopicName, parts: TheParts, caller: TheCaller) -> P
 
 @router.post(
     "/groups/{group}/pause", operation_id="pauseGroup", summary="Pause a group", tags=["groups"],
-    responses=problems(400, 404, 415, 422, 503),
+    response_model_exclude_unset=True, responses=problems(400, 404, 415, 422, 503),
 )  # fmt: skip
 @needs("manage")
 async def pause_group(
@@ -82,7 +82,7 @@ async def pause_group(
 
 @router.post(
     "/groups/{group}/resume", operation_id="resumeGroup", summary="Resume a group", tags=["groups"],
-    responses=problems(404, 503),
+    response_model_exclude_unset=True, responses=problems(404, 503),
 )  # fmt: skip
 @needs("manage")
 async def resume_group(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> GroupAnswer:

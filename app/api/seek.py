@@ -13,6 +13,7 @@ from app.api.groups import Place
 from app.api.problems import problems
 from app.api.route import Route, needs
 from app.broker import seek as verbs
+from app.broker.retain import trim_for
 from app.domain.errors import InvalidField
 from app.domain.group import Group
 from app.domain.position import Position, parse_position, parse_time
@@ -73,6 +74,7 @@ async def seek(topic: TopicName, group: GroupName, parts: TheParts, caller: TheC
     What is in flight or deferred is dropped and its ackIds are stale; dead letters stay."""
 
     async def move(known: Group) -> dict[int, int]:
+        await trim_for(parts.db, known)
         if form.message_id is not None:
             return await verbs.seek_message(parts.db, parts.wakeups, known, form.message_id)
         return await verbs.seek(parts.db, parts.wakeups, known, form.place())
@@ -91,6 +93,7 @@ async def replay(topic: TopicName, group: GroupName, parts: TheParts, caller: Th
         raise InvalidField.of("from", "must be an ISO 8601 time or an offset")
 
     async def move(known: Group) -> dict[int, int]:
+        await trim_for(parts.db, known)
         return await verbs.seek(parts.db, parts.wakeups, known, position)
 
     return Moved.of(await parts.catalog.with_group(caller.namespace.id, topic, group, move))

@@ -12,10 +12,10 @@ from app.api.auth import Caller
 from app.api.body import decoded
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.catalog import Catalog
-from app.broker.settle import Settlement, Settler, is_of
+from app.broker.settle import Settlement, Settler
 from app.domain.errors import InvalidField, NothingSettled
 from app.domain.group import Group
-from app.domain.lease import AckId, Verb, parse_ack_id
+from app.domain.lease import Verb, parse_ack_id
 
 MAX_ACK_IDS = 10_000
 MAX_DELAY_MS = 7 * 24 * 60 * 60 * 1000
@@ -93,11 +93,10 @@ class SettleCalls:
     async def settle(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         group = await self._catalog.group(caller.namespace.id, names[0], names[1])
         mixed = decoded(await read_body(dict(headers), receive, MAX_BODY), _mixed)
-        settlements = [*_settlements(mixed, group)]
-        if not settlements:
+        asked = [*_asked(mixed, group)]
+        if not asked:
             raise InvalidField.of("body", "names no ackId to settle")
-        results = await self._settler.settle(group, settlements)
-        return 200, answer([str(settlement.ack_id) for settlement in settlements], results)
+        return await self._settle(group, asked)
 
     async def _form(
         self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive
@@ -107,32 +106,36 @@ class SettleCalls:
 
     async def _one_verb(self, verb: Verb, group: Group, form: Form) -> Answer:
         timeout_ms = form.ack_timeout_ms or group.config.ack_timeout_ms
-        settlements = [
-            Settlement(verb, _ack_id(group, text, f"ackIds[{at}]", at), form.reason, form.delay_ms, timeout_ms)
-            for at, text in enumerate(form.ack_ids)
-        ]
-        return 200, answer(form.ack_ids, await self._settler.settle(group, settlements))
+        return await self._settle(
+            group,
+            [(text, _settlement(verb, text, form.reason, form.delay_ms, timeout_ms)) for text in form.ack_ids],
+        )
+
+    async def _settle(self, group: Group, asked: Sequence[tuple[str, Settlement | None]]) -> Answer:
+        done = iter(await self._settler.settle(group, [settlement for _, settlement in asked if settlement]))
+        results = [settlement is not None and next(done) for _, settlement in asked]
+        return 200, answer([text for text, _ in asked], results)
 
 
-def _settlements(mixed: Mixed, group: Group) -> Iterable[Settlement]:
-    for at, text in enumerate(mixed.ack):
-        yield Settlement("ack", _ack_id(group, text, f"ack[{at}]", at))
-    for at, nack in enumerate(mixed.nack):
-        yield Settlement("nack", _ack_id(group, nack.ack_id, f"nack[{at}].ackId", at), nack.reason, nack.delay_ms)
-    for at, discard in enumerate(mixed.discard):
-        yield Settlement("discard", _ack_id(group, discard.ack_id, f"discard[{at}].ackId", at), discard.reason)
-    for at, extend in enumerate(mixed.extend):
-        ack_id = _ack_id(group, extend.ack_id, f"extend[{at}].ackId", at)
-        yield Settlement("extend", ack_id, timeout_ms=extend.ack_timeout_ms or group.config.ack_timeout_ms)
+def _asked(mixed: Mixed, group: Group) -> Iterable[tuple[str, Settlement | None]]:
+    """What is to be done with each ackId as it was given."""
+    for text in mixed.ack:
+        yield text, _settlement("ack", text)
+    for nack in mixed.nack:
+        yield nack.ack_id, _settlement("nack", nack.ack_id, nack.reason, nack.delay_ms)
+    for discard in mixed.discard:
+        yield discard.ack_id, _settlement("discard", discard.ack_id, discard.reason)
+    for extend in mixed.extend:
+        timeout_ms = extend.ack_timeout_ms or group.config.ack_timeout_ms
+        yield extend.ack_id, _settlement("extend", extend.ack_id, timeout_ms=timeout_ms)
 
 
-def _ack_id(group: Group, text: str, field: str, at: int) -> AckId:
+def _settlement(
+    verb: Verb, text: str, reason: str | None = None, delay_ms: int | None = None, timeout_ms: int = 0
+) -> Settlement | None:
+    """None for what is no ackId: an ackId is opaque, so that one that was never given is one that is stale."""
     ack_id = parse_ack_id(text)
-    if ack_id is None:
-        raise InvalidField.of(field, "is not an ackId", index=at)
-    if not is_of(group, ack_id):
-        raise InvalidField.of(field, "is an ackId of another group", index=at)
-    return ack_id
+    return None if ack_id is None else Settlement(verb, ack_id, reason, delay_ms, timeout_ms)
 
 
 def answer(ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
@@ -142,11 +145,11 @@ def answer(ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
         raise NothingSettled(
             "None of these deliveries is in flight under its ackId any more.", extra={"results": stale}
         )
-    # What was understood as an ackId has nothing in it that JSON would have to escape.
+    # What was settled as an ackId has nothing in it that JSON would have to escape.
     if False not in results:
         return f'{{"results":[{{"ackId":"{ALL_OK.join(ack_ids)}","status":"ok"}}]}}'.encode()
     parts = [
-        f'{{"ackId":"{ack_id}","status":"{"ok" if ok else "stale"}"}}'
+        f'{{"ackId":{msgspec.json.encode(ack_id).decode()},"status":"{"ok" if ok else "stale"}"}}'
         for ack_id, ok in zip(ack_ids, results, strict=True)
     ]
     return f'{{"results":[{",".join(parts)}]}}'.encode()

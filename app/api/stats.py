@@ -14,7 +14,7 @@ from app.api.push import EndpointAnswer
 from app.api.route import Route
 from app.broker import observe
 from app.broker.observe import GroupStats, TopicStats
-from app.broker.retain import trim_topic
+from app.broker.retain import trim_for, trim_topic
 from app.storage.cursors import Standing
 from app.storage.groups import read_group
 from app.storage.partitions import Extent
@@ -147,7 +147,7 @@ async def topic_stats(topic: TopicName, parts: TheParts, caller: TheCaller) -> T
     """And where each of its groups is."""
     known = await read_topic(parts.db, caller.namespace.id, topic)
     await trim_topic(parts.db, known)
-    return TopicStatsAnswer.of(await observe.topic_stats(parts.db, known))
+    return TopicStatsAnswer.of(await observe.topic_stats(parts.db, known, parts.puller.owners()))
 
 
 @router.get(
@@ -156,7 +156,9 @@ async def topic_stats(topic: TopicName, parts: TheParts, caller: TheCaller) -> T
 )  # fmt: skip
 async def lag(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> Lag:
     """0 once everything is settled, whatever was trimmed or purged."""
-    stats = await observe.group_stats(parts.db, await read_group(parts.db, caller.namespace.id, topic, group))
+    known = await read_group(parts.db, caller.namespace.id, topic, group)
+    await trim_for(parts.db, known)
+    stats = await observe.group_stats(parts.db, known)
     return Lag(lag=stats.total("lag"), partitions=[PartitionLag.of(standing) for standing in stats.standings])
 
 
@@ -167,4 +169,5 @@ async def lag(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCa
 async def group_stats(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> GroupStatsAnswer:
     """Every message is in exactly one place: ahead of the cursor, in flight, deferred, dead, or settled."""
     known = await read_group(parts.db, caller.namespace.id, topic, group)
-    return GroupStatsAnswer.of(await observe.group_stats(parts.db, known))
+    await trim_for(parts.db, known)
+    return GroupStatsAnswer.of(await observe.group_stats(parts.db, known, parts.puller.owners()))

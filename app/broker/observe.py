@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,6 +21,9 @@ STATES: tuple[State, ...] = ("leased", "retrying", "held", "delayed")
 MAX_ATTEMPTS = 1000
 # Groups told of in one topic's stats; a topic has a handful.
 MAX_GROUPS = 1000
+
+# Names of consumers by group id (Puller.owners).
+Owners = Mapping[int, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,14 @@ class GroupStats:
         return max(int((self.now - min(times)).total_seconds() * 1000), 0) if times else None
 
 
-async def group_stats(db: Database, group: Group) -> GroupStats:
+async def group_stats(db: Database, group: Group, here: Owners | None = None) -> GroupStats:
+    """``here``: who waits in this process, which storage hears of now and then only."""
     standings = await cursors.standings(db, group.id)
     async with db.connection() as connection:
         now = await clock(connection)
     owners = {owner_of(name) for standing in standings for name in standing.owners}
     waiting = await consumers.waiting(db, group.id)
+    waiting.update((here or {}).get(group.id, ()))
     endpoint = await endpoints.read(db, group.id) if group.config.delivery.mode == "push" else None
     return GroupStats(group, standings, len(owners | waiting), endpoint, now)
 
@@ -78,11 +83,11 @@ class TopicStats:
         return max((extent.newest_at for extent in self.extents if extent.newest_at), default=None)
 
 
-async def topic_stats(db: Database, topic: Topic) -> TopicStats:
-    """Counts are exact at any size: offsets have no gaps."""
+async def topic_stats(db: Database, topic: Topic, here: Owners | None = None) -> TopicStats:
+    """Counts are exact at any size: offsets have no gaps. ``here``: as in ``group_stats``."""
     extents = await partitions.extents(db, topic.id)
     known = await groups.list_groups(db, topic.id, after="", limit=MAX_GROUPS)
-    return TopicStats(topic, extents, [await group_stats(db, group) for group in known])
+    return TopicStats(topic, extents, [await group_stats(db, group, here) for group in known])
 
 
 async def list_deliveries(

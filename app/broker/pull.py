@@ -19,6 +19,7 @@ from app.broker.catalog import Catalog, GroupKey
 from app.broker.demand import Demand, Pulled, Taking, reason
 from app.broker.doubts import Doubts
 from app.broker.line import Line, Patience
+from app.broker.retain import Trims
 from app.broker.sift import judge
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, ShuttingDown
@@ -48,6 +49,7 @@ class Puller:
         self._lines: dict[int, Line] = {}
         self._patient: set[Patience] = set()
         self._doubts = Doubts()
+        self._trims = Trims(db)
         self._is_stopping = False
 
     async def pull(self, key: GroupKey, demand: Demand, patience: Patience) -> Pulled:
@@ -130,6 +132,7 @@ class Puller:
                     known.hint(claimable)
 
     async def _take(self, group: Group, line: Line, demand: Demand, until: float, *, must_survey: bool) -> Pulled:
+        await self._trims.trim_for(group)
         taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit, until)
         try:
             await self._claim_hinted(taking)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from app.broker import tally
 from app.broker.acks import Acks, Asked
 from app.broker.wakeups import Wakeups
-from app.domain.errors import InvalidField
 from app.domain.group import Group
-from app.domain.lease import AckId, InvalidAckId, Part, Verb, parts_of
+from app.domain.lease import AckId, InvalidAckId, Part, Verb, parse_ack_id, parts_of
 from app.domain.partition import topic_of
 from app.storage import leases
 from app.storage.database import Database
@@ -44,24 +43,19 @@ class Settler:
         self._acks = Acks(db, wakeups)
 
     async def ack(self, group: Group, ack_ids: Sequence[str]) -> list[bool]:
-        """For each, whether it is settled now: True also where a repeated ack finds it so while its lease lives.
-
-        Raises InvalidField naming an ackId that is none, or another group's. Returns after the commit.
-        """
-        parts = own_parts(group, ack_ids, "ackIds")
+        """For each, whether it is settled now: True also where a repeated ack finds it so while its lease lives. False
+        of what is no ackId of this group. Returns after the commit."""
+        parts = own_parts(group, ack_ids)
         results = await self._ack(group, parts, len(ack_ids))
         await self._find_repeated(group, parts, results)
         return results
 
     async def settle(self, group: Group, settlements: Sequence[Settlement]) -> list[bool]:
         """Mixed verbs: acks first, then discards, nacks and extends. For each, whether it was in flight."""
-        for at, settlement in enumerate(settlements):
-            if not is_of(group, settlement.ack_id):
-                raise InvalidField.of(f"ackIds[{at}]", "is an ackId of another group", index=at)
         results = [False] * len(settlements)
         acks = [at for at, settlement in enumerate(settlements) if settlement.verb == "ack"]
         if acks:
-            parts = own_parts(group, [str(settlements[at].ack_id) for at in acks], "ack")
+            parts = own_parts(group, [str(settlements[at].ack_id) for at in acks])
             done = await self._ack(group, parts, len(acks))
             await self._find_repeated(group, parts, done)
             for at, ok in zip(acks, done, strict=True):
@@ -70,7 +64,8 @@ class Settler:
         last = {(settlement.verb, settlement.ack_id): at for at, settlement in enumerate(settlements)}
         by_place: dict[tuple[Verb, int], list[int]] = defaultdict(list)
         for (verb, ack_id), at in last.items():
-            by_place[verb, ack_id.partition_id].append(at)
+            if is_of(group, ack_id):
+                by_place[verb, ack_id.partition_id].append(at)
         for verb in ("discard", "nack", "extend"):
             for (of, partition_id), positions in by_place.items():
                 if of == verb:
@@ -159,17 +154,17 @@ class Settler:
         return results
 
 
-def own_parts(group: Group, ack_ids: Sequence[str], field: str) -> list[Part]:
-    """AckIds by lease. Raises InvalidField naming one that is none, or that another group was given."""
+def own_parts(group: Group, ack_ids: Sequence[str]) -> list[Part]:
+    """AckIds by lease. Those of other groups, also of one that had this name before, and what is none are left out."""
     try:
         parts = parts_of(ack_ids)
-    except InvalidAckId as error:
-        raise InvalidField.of(f"{field}[{error.position}]", "is not an ackId", index=error.position) from None
-    for part in parts:
-        if not is_of(group, part.first):
-            at = part.positions[0]
-            raise InvalidField.of(f"{field}[{at}]", "is an ackId of another group", index=at)
-    return parts
+    except InvalidAckId:
+        known = [at for at, text in enumerate(ack_ids) if parse_ack_id(text) is not None]
+        parts = [
+            part._replace(positions=[known[position] for position in part.positions])
+            for part in parts_of([ack_ids[at] for at in known])
+        ]
+    return [part for part in parts if is_of(group, part.first)]
 
 
 def is_of(group: Group, ack_id: AckId) -> bool:

@@ -73,11 +73,12 @@ class Window:
         self.wake()
 
     def see(self, place: Place, parts: Iterable[Held]) -> None:
-        """What storage says of a lease: nothing of one that is gone."""
+        """What storage says of a lease: nothing of one that is gone. One whose time is up is nobody's any more: there
+        is room again, so that this stream, who may be all there is, claims and by that takes it back."""
         holding = self.leases.get(place)
         if holding is None:
             return
-        parts = list(parts)
+        parts = [part for part in parts if part.seconds > 0]
         gone = [
             offset
             for offset in holding.ack_ids

@@ -100,7 +100,8 @@ class GroupConfig(msgspec.Struct, frozen=True, rename="camel"):
 class Group(msgspec.Struct, frozen=True):
     """A group as it was when it was read. ``version`` rises with every change that a claim has to know of.
 
-    ``paused`` is true while the group itself or its topic is paused.
+    ``paused`` is true while the group itself or its topic is paused. ``is_limited``: the topic does
+    not keep everything.
     """
 
     id: int
@@ -115,6 +116,7 @@ class Group(msgspec.Struct, frozen=True):
     topic_paused_since: datetime | None
     created_at: datetime
     updated_at: datetime
+    is_limited: bool = False
 
     @property
     def is_hook(self) -> bool:

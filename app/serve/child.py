@@ -22,7 +22,10 @@ class WorkerProcess:
         self._channel = channel
 
     @classmethod
-    async def start(cls, settings: Settings, listeners: list[socket.socket]) -> WorkerProcess:
+    async def start(
+        cls, settings: Settings, listeners: list[socket.socket], variables: dict[str, str]
+    ) -> WorkerProcess:
+        """``variables``: of its environment, beside the settings."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
@@ -30,7 +33,7 @@ class WorkerProcess:
             process = await asyncio.create_subprocess_exec(
                 # -P: not from the working directory, which may hold an "app" of its own.
                 sys.executable, "-P", "-m", "app.worker", *map(str, descriptors),
-                env=worker_environment(settings), pass_fds=descriptors, stdin=subprocess.DEVNULL,
+                env=worker_environment(settings) | variables, pass_fds=descriptors, stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,  # ours has the ready line and nothing else
                 start_new_session=True,  # Ctrl-C in a terminal is for us, who stop them in order
             )  # fmt: skip

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any
 
+from app import metrics
 from app.serve.address import CannotServe, bound_sockets, refused, url
 from app.serve.child import WorkerProcess
 from app.settings import Settings
@@ -38,10 +39,17 @@ class Supervisor:
         self._listeners: list[socket.socket] = []
         self._workers: set[WorkerProcess] = set()
         self._announced = False
+        self._shared: dict[str, str] = {}
         self._told = [asyncio.Event() for _ in ("stop", "hurry", "kill")]
 
     async def serve(self) -> int:
         """Returns 0 after a clean stop. Raises CannotServe and what the database's start may raise."""
+        if self._settings.workers == 1:  # its counters are its own, and stay in memory
+            return await self._serve()
+        with metrics.shared() as self._shared:
+            return await self._serve()
+
+    async def _serve(self) -> int:
         self._listen_to_signals()
         stop, _, _ = self._told
         try:
@@ -122,7 +130,7 @@ class Supervisor:
         failures = 0
         while True:
             began = loop.time()
-            worker = await WorkerProcess.start(settings, self._listeners)
+            worker = await WorkerProcess.start(settings, self._listeners, self._shared)
             self._workers.add(worker)
             if await worker.ready():
                 log.info("worker_ready", pid=worker.pid)

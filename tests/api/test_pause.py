@@ -62,3 +62,10 @@ async def test_a_purge_says_how_many_and_leaves_nothing(client: httpx.AsyncClien
     (result,) = await published(client, 4)
     assert result["offset"] == 4
     assert [each["message"] for each in await pulled(client)] == [4]
+
+
+async def test_pause_and_resume_answer_with_the_group_as_it_is_read(client: httpx.AsyncClient) -> None:
+    await declared(client)
+    for verb in ("pause", "resume"):
+        answer = await client.post(f"{GROUP}/{verb}")
+        assert answer.json() == (await client.get(GROUP)).json()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.wire import GROUP, TOPIC, declared, field_of, problem_of, published, pulled
+from tests.api.wire import GROUP, TOPIC, declared, field_of, problem_of, published, pulled, stored
 
 
 async def test_a_delivered_message_has_these_fields_and_no_others(client: httpx.AsyncClient) -> None:
@@ -142,3 +142,28 @@ async def test_max_bytes_is_exceeded_by_a_first_message_only(client: httpx.Async
         await client.post(f"{GROUP}/ack", json={"ackIds": [message["ackId"] for message in messages]})
     assert sorted(size for each in sizes for size in each) == [5] * 6 + [5000] * 6
     assert all(sum(each) <= 1000 or len(each) == 1 for each in sizes), sizes
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_group_sees_exactly_what_is_retained(client: httpx.AsyncClient, partitions: int) -> None:
+    """However short ago the rest ceased to be: nobody waits for a background loop."""
+    await client.put(TOPIC, json={"distribution": {"partitions": partitions}, "retention": {"maxCount": 3}})
+    await client.put(GROUP, json={"startFrom": "earliest"})
+    await published(client, *range(10))
+    await published(client, *range(10, 14))
+    assert (await client.get(f"{GROUP}/lag")).json()["lag"] == 3
+    await published(client, *range(14, 21))
+    messages = await pulled(client)
+    assert len(messages) == 3
+    assert {message["id"] for message in messages} == {message["id"] for message in await stored(client)}
+    stats = (await client.get(f"{GROUP}/stats")).json()
+    assert (stats["lost"], stats["inFlight"], stats["lag"]) == (18, 3, 3)
+
+
+async def test_a_group_that_seeks_finds_what_is_retained(client: httpx.AsyncClient) -> None:
+    await client.put(TOPIC, json={"retention": {"maxCount": 3}})
+    await client.put(GROUP, json={})
+    first, *_ = await published(client, *range(10))
+    assert (await client.post(f"{GROUP}/seek", json={"messageId": first["id"]})).status_code == 404
+    moved = await client.post(f"{GROUP}/seek", json={"position": "earliest"})
+    assert moved.json() == {"partitions": [{"partition": 0, "nextOffset": 8}]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
 from tests.api.wire import GROUP, TOPIC, declared, problem_of, published, pulled
@@ -67,3 +69,25 @@ async def test_unknown_names_are_404_with_their_codes(client: httpx.AsyncClient)
     for what in ("lag", "stats"):
         problem_of(await client.get(f"/v1/topics/none/groups/billing/{what}"), 404, "topic_not_found")
         problem_of(await client.get(f"{TOPIC}/groups/none/{what}"), 404, "group_not_found")
+
+
+async def test_a_consumer_that_waits_counts_at_once(client: httpx.AsyncClient) -> None:
+    """Those of other replicas are heard of within seconds."""
+    await declared(client)
+
+    async def counted() -> int:
+        count: int = (await client.get(f"{GROUP}/stats")).json()["consumers"]
+        return count
+
+    await asyncio.sleep(0.1)  # the report of who waits has just been made
+    waiting = [asyncio.create_task(pulled(client, waitMs=20_000, consumer=name)) for name in ("a", "b", "b")]
+    for _ in range(50):
+        if await counted() == 2:
+            break
+        await asyncio.sleep(0.02)
+    assert await counted() == 2
+    assert (await client.get(f"{TOPIC}/stats")).json()["groups"][0]["consumers"] == 2
+    await published(client, 1)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -15,7 +15,6 @@ from app.broker.purge import purge
 from app.broker.seek import seek
 from app.broker.settle import Settlement
 from app.domain import lease
-from app.domain.errors import InvalidField
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Got, Replica, texts
 from tests.servers import wait_until
@@ -214,15 +213,14 @@ async def test_verbs_mixed_in_one_call_each_do_their_own(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("verb", ["ack", "nack", "discard", "extend"])
-async def test_an_ack_id_of_another_group_is_refused_and_nothing_changes(replica: Replica, verb: str) -> None:
+async def test_an_ack_id_of_another_group_is_stale(replica: Replica, verb: str) -> None:
     await replica.topic()
     await replica.group()
     await replica.group(name="other")
     await replica.publish("a")
     mine, theirs = await replica.pull(), await replica.pull(group="other")
-    with pytest.raises(InvalidField, match="another group"):
-        await replica.settle(verb, mine + theirs, timeout_ms=60_000)
-    assert (await places(replica))["leased"] == 1
+    assert await replica.settle(verb, theirs + mine, timeout_ms=60_000) == [False, True]
+    assert (await replica.stats("other")).total("leased") == 1
 
 
 async def test_two_groups_each_get_everything_and_never_move_each_other(pair: Pair) -> None:

@@ -66,6 +66,23 @@ async def test_ready_is_said_once_and_meant(servers: Servers, dsn: str) -> None:
         assert json.loads(line)["event"]
 
 
+async def test_metrics_are_of_all_workers_whoever_answers(servers: Servers, dsn: str) -> None:
+    server = await servers.start(dsn=dsn, env={"LOGPOST_WORKERS": "2"})
+    for _ in range(20):  # a connection each, so that both workers get some
+        async with httpx.AsyncClient(base_url=f"{server.url}/v1/topics") as client:
+            assert (await client.put("/counted")).is_success
+            assert (await client.post("/counted/messages", json=1)).is_success
+
+    async def everybody_counts(number: int) -> bool:
+        answers = [(await get(server.url, "/metrics")).text for _ in range(12)]
+        return all(f'logpost_messages_total{{event="published"}} {number}.0' in answer for answer in answers)
+
+    assert await everybody_counts(20)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    await wait_until(lambda: len(server.workers()) == 2)
+    assert await everybody_counts(20)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_stops_everything_in_order_and_data_stays(
     servers: Servers, tmp_path: Path, number: signal.Signals

@@ -117,6 +117,22 @@ async def test_what_is_not_settled_in_time_is_a_failed_attempt_though_the_stream
             await one.ack(second)
 
 
+async def test_a_stream_whose_window_is_full_is_sent_what_it_did_not_settle_again_in_time(dsn: str) -> None:
+    """It waits although it may have nothing more, and may be the only one who does."""
+    async with replica(dsn, reconciliation_interval_ms=0) as one:
+        await one.declare(group={"ackTimeoutMs": 1000, "ordering": "key", "retries": QUICK})
+        await one.publish("a:1", "b:1")
+        clock = asyncio.get_running_loop().time
+        async with one.events(STREAM, max=2) as events:
+            first = await take(events, 2)
+            started = clock()
+            second = await take(events, 2)
+            assert clock() - started < 2
+            assert {(message["message"], message["attempt"]) for message in first} == {("a:1", 1), ("b:1", 1)}
+            assert {(message["message"], message["attempt"]) for message in second} == {("a:1", 2), ("b:1", 2)}
+            await one.ack(*second)
+
+
 async def test_an_extended_delivery_is_left_to_its_client(dsn: str) -> None:
     async with replica(dsn, lock_ttl_ms=1000) as one:
         await one.declare(group={"ackTimeoutMs": 1500})
