@@ -12,8 +12,8 @@ from app.api.auth import Caller
 from app.api.body import decoded
 from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.catalog import Catalog
-from app.broker.settle import Settlement, Settler
-from app.domain.errors import InvalidField, NothingSettled
+from app.broker.settle import Settlement, Settler, is_of
+from app.domain.errors import Fault, InvalidField, NothingSettled
 from app.domain.group import Group
 from app.domain.lease import Verb, parse_ack_id
 
@@ -64,6 +64,7 @@ _form = msgspec.json.Decoder(Form)
 _mixed = msgspec.json.Decoder(Mixed)
 
 
+MAX_FAULTS = 100
 # Between one ackId that is settled and the next.
 ALL_OK = '","status":"ok"},{"ackId":"'
 # Ten thousand ackIds of the longest kind, with reasons for many of them.
@@ -79,7 +80,7 @@ class SettleCalls:
 
     async def ack(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         group, form = await self._form(caller, names, headers, receive)
-        return 200, answer(form.ack_ids, await self._settler.ack(group, form.ack_ids))
+        return 200, answer(group, form.ack_ids, await self._settler.ack(group, form.ack_ids))
 
     async def nack(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         return await self._one_verb("nack", *await self._form(caller, names, headers, receive))
@@ -114,7 +115,7 @@ class SettleCalls:
     async def _settle(self, group: Group, asked: Sequence[tuple[str, Settlement | None]]) -> Answer:
         done = iter(await self._settler.settle(group, [settlement for _, settlement in asked if settlement]))
         results = [settlement is not None and next(done) for _, settlement in asked]
-        return 200, answer([text for text, _ in asked], results)
+        return 200, answer(group, [text for text, _ in asked], results)
 
 
 def _asked(mixed: Mixed, group: Group) -> Iterable[tuple[str, Settlement | None]]:
@@ -138,12 +139,14 @@ def _settlement(
     return None if ack_id is None else Settlement(verb, ack_id, reason, delay_ms, timeout_ms)
 
 
-def answer(ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
-    """Raises NothingSettled if none is ok; then nothing has changed."""
+def answer(group: Group, ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
+    """Raises NothingSettled if none is ok, saying of which ackIds that was clear from the start; nothing has changed
+    then."""
     if True not in results:
-        stale = [{"ackId": ack_id, "status": "stale"} for ack_id in ack_ids]
         raise NothingSettled(
-            "None of these deliveries is in flight under its ackId any more.", extra={"results": stale}
+            "None of these deliveries is in flight under its ackId any more.",
+            [Fault("is no ackId of this group", f"ackIds[{at}]", at) for at in _strange(group, ack_ids)][:MAX_FAULTS],
+            extra={"results": [{"ackId": ack_id, "status": "stale"} for ack_id in ack_ids]},
         )
     # What was settled as an ackId has nothing in it that JSON would have to escape.
     if False not in results:
@@ -153,3 +156,11 @@ def answer(ack_ids: Sequence[str], results: Sequence[bool]) -> bytes:
         for ack_id, ok in zip(ack_ids, results, strict=True)
     ]
     return f'{{"results":[{",".join(parts)}]}}'.encode()
+
+
+def _strange(group: Group, ack_ids: Sequence[str]) -> Iterable[int]:
+    """Positions of those that this group never gave out."""
+    for at, text in enumerate(ack_ids):
+        ack_id = parse_ack_id(text)
+        if ack_id is None or not is_of(group, ack_id):
+            yield at

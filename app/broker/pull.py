@@ -114,6 +114,7 @@ class Puller:
     async def poll_once(self) -> None:
         """Looks for what no wake-up told of, in one statement for everybody who waits; forgets deserted lines."""
         self._doubts.forget()
+        self._trims.forget()
         now = asyncio.get_running_loop().time()
         for line in [*self._lines.values()]:
             if not line.owners and now - line.left_at > IDLE_LINE_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from app import metrics
@@ -12,6 +13,10 @@ from app.storage import retention
 from app.storage.database import Database
 from app.storage.retention import Limits
 from app.telemetry import log
+
+# How old what a pull sees of an age limit may be: this part of the age, and at most so long.
+AGE_SHARE = 0.001
+MAX_FRESH_S = 1.0
 
 
 async def trim(db: Database, limits: Limits) -> None:
@@ -24,20 +29,19 @@ async def trim(db: Database, limits: Limits) -> None:
 
 async def trim_topic(db: Database, topic: Topic) -> None:
     """Before somebody looks at a topic: what is seen of it is exact at that moment, not at the last pass of a loop."""
-    kept = topic.config.retention
-    if kept.max_age_ms is not None or kept.max_count is not None:
+    if topic.config.retention.is_limited:
         await _trim_now(db, topic.id)
 
 
 async def trim_for(db: Database, group: Group) -> None:
     """Before somebody looks at where a group is."""
-    if group.is_limited:
+    if group.retention.is_limited:
         await _trim_now(db, group.topic_id)
 
 
 class Trims:
     """The same for those who pull, however many they are: who comes while a topic is being trimmed waits for the next
-    time, which is shared by all who do."""
+    time, which is shared by all who do. An age of days is not looked at for every pull."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -45,31 +49,36 @@ class Trims:
 
     async def trim_for(self, group: Group) -> None:
         """Raises DatabaseUnavailable."""
-        if not group.is_limited or group.is_hook:
+        kept = group.retention
+        if not kept.is_limited or group.is_hook:
             return
+        now = asyncio.get_running_loop().time()
         turn = self._turns.setdefault(group.topic_id, Turn())
-        turn.asked += 1
-        mine = turn.asked
+        if kept.max_count is None and kept.max_age_ms is not None:
+            fresh_s = min(kept.max_age_ms / 1000 * AGE_SHARE, MAX_FRESH_S)
+            if now - turn.begun < fresh_s:
+                return
         turn.waiting += 1
         try:
             async with turn.lock:
-                if turn.done < mine:
-                    asked = turn.asked
+                if turn.begun < now:
+                    begun = asyncio.get_running_loop().time()
                     await _trim_now(self._db, group.topic_id)
-                    turn.done = asked
+                    turn.begun = begun
         finally:
             turn.waiting -= 1
-            if not turn.waiting:
-                del self._turns[group.topic_id]
+
+    def forget(self) -> None:
+        """Topics that nobody pulls from at the moment."""
+        self._turns = {topic_id: turn for topic_id, turn in self._turns.items() if turn.waiting}
 
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """``done``: the last of those who ``asked`` that a trim began after."""
+    """``begun``: when the last trim that was carried out began, by the loop's clock."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    asked: int = 0
-    done: int = 0
+    begun: float = -math.inf
     waiting: int = 0
 
 

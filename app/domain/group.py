@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from app.domain.secret import Sealed, require_readable
+from app.domain.topic import Retention
 
 Ordering = Literal["partition", "key", "none"]
 
@@ -100,8 +101,7 @@ class GroupConfig(msgspec.Struct, frozen=True, rename="camel"):
 class Group(msgspec.Struct, frozen=True):
     """A group as it was when it was read. ``version`` rises with every change that a claim has to know of.
 
-    ``paused`` is true while the group itself or its topic is paused. ``is_limited``: the topic does
-    not keep everything.
+    ``paused`` is true while the group itself or its topic is paused. ``retention`` is the topic's.
     """
 
     id: int
@@ -116,7 +116,7 @@ class Group(msgspec.Struct, frozen=True):
     topic_paused_since: datetime | None
     created_at: datetime
     updated_at: datetime
-    is_limited: bool = False
+    retention: Retention = Retention()
 
     @property
     def is_hook(self) -> bool:

@@ -30,6 +30,10 @@ class Retention(msgspec.Struct, frozen=True, rename="camel"):
     max_age_ms: int | None = None
     max_count: int | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        return self.max_age_ms is not None or self.max_count is not None
+
 
 class Idempotency(msgspec.Struct, frozen=True, rename="camel"):
     window_ms: int = 7 * 24 * 60 * 60 * 1000

@@ -12,6 +12,7 @@ from app.domain.group import Group, GroupConfig
 from app.domain.message import MAX_BIGINT
 from app.domain.partition import NUMBER_BITS
 from app.domain.position import Position
+from app.domain.topic import Retention
 from app.storage import endpoints
 from app.storage.database import Database, Record, Tx, vault_of
 from app.storage.topics import PARTITIONS_OF
@@ -20,14 +21,16 @@ from app.storage.vault import Change, Vault
 COLUMNS = """
 g.id, t.id as topic_id, t.name as topic, g.name, g.config, t.partitions, g.version, g.paused_since, g.pause_reason,
 t.paused_since as topic_paused_since, g.created_at, g.updated_at,
-coalesce(t.config #>> '{retention,maxAgeMs}', t.config #>> '{retention,maxCount}') is not null as is_limited"""
+t.config -> 'retention' as retention"""
 
 _decode_config = msgspec.json.Decoder(GroupConfig).decode
+_decode_retention = msgspec.json.Decoder(Retention).decode
 
 
 def _group(row: Record, vault: Vault) -> Group:
     config = _with_secrets(_decode_config(row["config"]), vault.open, row["topic_id"], row["name"])
-    return Group(**dict(row) | {"config": config})
+    retention = _decode_retention(row["retention"]) if row["retention"] else Retention()
+    return Group(**dict(row) | {"config": config, "retention": retention})
 
 
 def _json(config: GroupConfig, vault: Vault, topic_id: int, name: str) -> str:

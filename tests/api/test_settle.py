@@ -71,7 +71,11 @@ async def test_what_is_no_ack_id_of_the_group_is_stale_and_spoils_nothing(client
     results = [{"ackId": ack_id, "status": "stale"} for ack_id in strangers]
     for ack_id, result in zip(strangers, results, strict=True):
         alone = await client.post(f"{GROUP}/{verb}", json={"ackIds": [ack_id]})
-        assert problem_of(alone, 409, "nothing_settled")["results"] == [result]
+        problem = problem_of(alone, 409, "nothing_settled")
+        assert problem["results"] == [result]
+        assert [(fault["field"], fault["reason"]) for fault in problem["errors"]] == [
+            ("ackIds[0]", "is no ackId of this group")
+        ]
     answer = await client.post(f"{GROUP}/{verb}", json={"ackIds": [*strangers, mine]})
     assert answer.status_code == 200
     assert answer.json()["results"] == [*results, {"ackId": mine, "status": "ok"}]

@@ -43,3 +43,14 @@ async def test_a_topic_that_keeps_everything_is_not_looked_at(
     await replica.group()
     await replica.publish("a")
     assert [got.text for got in await replica.pull()] == ["a"]
+
+
+async def test_an_age_of_days_is_not_looked_at_for_every_pull(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await replica.topic(TopicConfig(retention=Retention(max_age_ms=86_400_000)))
+    await replica.group()
+    await replica.publish("a", "b")
+    assert len(await replica.pull(1)) == 1
+    monkeypatch.setattr(retention, "limited_topics", None)
+    assert len(await replica.pull(1)) == 0  # it was looked for, and is behind the other
