@@ -26,7 +26,8 @@ language plpgsql rows 10 as $$
 #variable_conflict use_column
 declare
     held_limit constant int := 10000;  -- waiting in one partition, before the cursor stops and waits as well
-    look_ahead constant int := 2000;   -- looked at in one go, beyond what is wanted
+    look_ahead constant int := 2000;   -- looked at in one go, beyond what is wanted, if it is not nearer,
+    near constant int := 100;          -- within so many more or a few times what is wanted
     c cursors%rowtype;
     b record;
     t timestamptz;
@@ -52,6 +53,9 @@ declare
     bytes bigint := 0;
     timed boolean := false;
     plain boolean;
+    may_be_plain boolean;
+    ahead int;
+    n_late int := 0;
     is_more boolean := false;
     n_failed int := 0;
 begin
@@ -124,86 +128,98 @@ begin
     select x.first_offset into retained from partitions x where x.id = p;
     start := greatest(c.next_offset, retained);
     upto := start;
-    plain := cardinality(blocked) = 0 and seen_from is null;
-    if straight_room > 0 and (seen_from is null or (start >= seen_from and start < seen_to)) then
-        for b in
-            select x.base_offset, x.count, x.timed, pg_column_size(x.payloads) as size
-            from batches x
-            where x.partition_id = p and x.base_offset >= coalesce(
-                (select y.base_offset from batches y
-                 where y.partition_id = p and y.base_offset <= start order by y.base_offset desc limit 1), start)
-            order by x.base_offset
-        loop
-            continue when b.base_offset + b.count <= start;
-            first_base := coalesce(first_base, b.base_offset);
-            last_base := b.base_offset;
-            timed := timed or b.timed;
-            bytes := bytes + b.size;
-            upto := b.base_offset + b.count;
-            scanned := upto - start;
-            exit when scanned >= straight_room + case when plain and not timed then 0 else look_ahead end
-                   or bytes > byte_limit;
-        end loop;
-    end if;
-    plain := plain and not timed and cardinality(picked) = 0 and bytes <= byte_limit;
-    if first_base is not null and is_waiting then  -- only now, because it takes longer the more there are
-        select count(*) into waiting from deferred d
-        where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
-        if waiting >= held_limit then
-            first_base := null;
+    may_be_plain := cardinality(blocked) = 0 and seen_from is null;
+    foreach ahead in array array[case when seen_from is null then greatest(near, 4 * straight_room) else look_ahead end,
+                                 look_ahead]
+    loop
+        first_base := null; bytes := picked_bytes; scanned := 0; timed := false; plain := may_be_plain; upto := start;
+        if straight_room > 0 and (seen_from is null or (start >= seen_from and start < seen_to)) then
+            for b in
+                select x.base_offset, x.count, x.timed, pg_column_size(x.payloads) as size
+                from batches x
+                where x.partition_id = p and x.base_offset >= coalesce(
+                    (select y.base_offset from batches y
+                     where y.partition_id = p and y.base_offset <= start order by y.base_offset desc limit 1), start)
+                order by x.base_offset
+            loop
+                continue when b.base_offset + b.count <= start;
+                first_base := coalesce(first_base, b.base_offset);
+                last_base := b.base_offset;
+                timed := timed or b.timed;
+                bytes := bytes + b.size;
+                upto := b.base_offset + b.count;
+                scanned := upto - start;
+                exit when scanned >= straight_room + case when plain and not timed then 0 else ahead end
+                       or bytes > byte_limit;
+            end loop;
         end if;
-    end if;
+        plain := plain and not timed and cardinality(picked) = 0 and bytes <= byte_limit;
+        -- Counted only now, because it takes longer the more there are.
+        if first_base is not null and is_waiting and waiting = 0 then
+            select count(*) into waiting from deferred d
+            where d.partition_id = p and d.group_id = g and d.lease_id is null and d.state <> 'delayed';
+            if waiting >= held_limit then
+                first_base := null;
+            end if;
+        end if;
 
-    if first_base is null then
-        upto := start;
-    elsif plain then
-        is_more := scanned >= straight_room;
-        upto := least(upto, start + straight_room);
-    else
-        is_more := true;
-        with source as materialized (
-            select x.base_offset + m.i - 1 as o, m.key, octet_length(m.payload) as size,
-                   x.published_at + make_interval(secs => (m.meta ->> 'delayMs')::bigint / 1000.0) as due,
-                   x.published_at + make_interval(secs => (m.meta ->> 'ttlMs')::bigint / 1000.0) as expiry
-            from batches x
-            cross join lateral unnest(x.payloads, x.keys, x.meta) with ordinality m (payload, key, meta, i)
-            where x.partition_id = p and x.base_offset between first_base and last_base
-              and x.base_offset + m.i - 1 >= start and (seen_to is null or x.base_offset + m.i - 1 < seen_to)),
-        sorted as (
-            select s.*, case when s.expiry <= t then 'expired'
-                             when s.o = any (refused) then 'filtered'
-                             when s.due > t then 'delayed'
-                             when s.key = any (blocked) then 'held'
-                             else 'taken' end as fate
-            from source s),
-        counted as materialized (
-            select s.*, count(*) filter (where s.fate = 'taken') over w as n_taken,
-                   sum(s.size) filter (where s.fate = 'taken') over w as n_bytes,
-                   count(*) filter (where s.fate = 'held') over w as n_held
-            from sorted s window w as (order by s.o)),
-        stop as (
-            select coalesce(min(s.o), (select max(x.o) + 1 from source x)) as at
-            from counted s
-            where s.fate = 'taken' and (s.n_taken > straight_room
-                                        or s.n_bytes + picked_bytes > byte_limit
-                                           and (s.n_taken + cardinality(picked) > 1 or not is_first))
-               or s.fate = 'held' and s.n_held > held_limit - waiting)
-        select max(stop.at),
-               coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
-               array_agg(s.o) filter (where s.fate = 'held'),
-               array_agg(s.key) filter (where s.fate = 'held'),
-               array_agg(s.expiry) filter (where s.fate = 'held'),
-               array_agg(s.o) filter (where s.fate = 'delayed'),
-               array_agg(s.key) filter (where s.fate = 'delayed'),
-               array_agg(s.due) filter (where s.fate = 'delayed'),
-               array_agg(s.expiry) filter (where s.fate = 'delayed'),
-               count(*) filter (where s.fate = 'filtered'),
-               count(*) filter (where s.fate = 'filtered' and s.o = any (failed)),
-               n_expired + count(*) filter (where s.fate = 'expired')
-        into upto, taken, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
-             n_filtered, n_failed, n_expired
-        from stop left join counted s on s.o < stop.at;
-        upto := coalesce(upto, start);
+        if first_base is null then
+            upto := start;
+        elsif plain then
+            is_more := scanned >= straight_room;
+            upto := least(upto, start + straight_room);
+        else
+            is_more := true;
+            with source as materialized (
+                select x.base_offset + m.i - 1 as o, m.key, octet_length(m.payload) as size,
+                       x.published_at + make_interval(secs => (m.meta ->> 'delayMs')::bigint / 1000.0) as due,
+                       x.published_at + make_interval(secs => (m.meta ->> 'ttlMs')::bigint / 1000.0) as expiry
+                from batches x
+                cross join lateral unnest(x.payloads, x.keys, x.meta) with ordinality m (payload, key, meta, i)
+                where x.partition_id = p and x.base_offset between first_base and last_base
+                  and x.base_offset + m.i - 1 >= start and x.base_offset + m.i - 1 < start + straight_room + ahead
+                  and (seen_to is null or x.base_offset + m.i - 1 < seen_to)),
+            sorted as (
+                select s.*, case when s.expiry <= t then 'expired'
+                                 when s.o = any (refused) then 'filtered'
+                                 when s.due > t then 'delayed'
+                                 when s.key = any (blocked) then 'held'
+                                 else 'taken' end as fate
+                from source s),
+            counted as materialized (
+                select s.*, count(*) filter (where s.fate = 'taken') over w as n_taken,
+                       sum(s.size) filter (where s.fate = 'taken') over w as n_bytes,
+                       count(*) filter (where s.fate = 'held') over w as n_held
+                from sorted s window w as (order by s.o)),
+            stop as (
+                select coalesce(min(s.o), (select max(x.o) + 1 from source x)) as at
+                from counted s
+                where s.fate = 'taken' and (s.n_taken > straight_room
+                                            or s.n_bytes + picked_bytes > byte_limit
+                                               and (s.n_taken + cardinality(picked) > 1 or not is_first))
+                   or s.fate = 'held' and s.n_held > held_limit - waiting)
+            select max(stop.at),
+                   coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
+                   array_agg(s.o) filter (where s.fate = 'held'),
+                   array_agg(s.key) filter (where s.fate = 'held'),
+                   array_agg(s.expiry) filter (where s.fate = 'held'),
+                   array_agg(s.o) filter (where s.fate = 'delayed'),
+                   array_agg(s.key) filter (where s.fate = 'delayed'),
+                   array_agg(s.due) filter (where s.fate = 'delayed'),
+                   array_agg(s.expiry) filter (where s.fate = 'delayed'),
+                   count(*) filter (where s.fate = 'filtered'),
+                   count(*) filter (where s.fate = 'filtered' and s.o = any (failed)),
+                   count(*) filter (where s.fate = 'expired')
+            into upto, taken, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
+                 n_filtered, n_failed, n_late
+            from stop left join counted s on s.o < stop.at;
+            upto := coalesce(upto, start);
+        end if;
+        exit when plain or first_base is null or cardinality(taken) * 2 >= straight_room
+               or scanned < straight_room + ahead or ahead >= look_ahead;
+    end loop;
+    n_expired := n_expired + n_late;
+    if held is not null or late is not null then
         insert into deferred (partition_id, group_id, "offset", key, state, due_at, expires_at)
         select p, g, d.o, d.key, 'held', '-infinity', d.expiry
         from unnest(held, held_keys, held_expiries) d (o, key, expiry)
