@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from app.connection.outgoing import Outgoing
 from app.connection.refusal import INTERNAL, SHUTTING_DOWN, Refusal
 from app.telemetry import log
 
 
 class Exchange(RequestResponseCycle):
-    """uvicorn's, which ends a failed or cancelled request with a plain text, and logs past our logs."""
+    """uvicorn's, which ends a failed or cancelled request with a plain text, logs past our logs, and writes each piece
+    of an answer by itself."""
+
+    def __init__(self, transport: asyncio.Transport, **options: Any) -> None:
+        self._outgoing = Outgoing(transport)
+        super().__init__(transport=cast("asyncio.Transport", self._outgoing), **options)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            # An answer without a length is a stream, whose client waits for the head.
+            self._outgoing.holds = any(name == b"content-length" for name, _ in message.get("headers", ()))
+        await super().send(message)
+        if self.response_complete:
+            self._outgoing.flush()
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         try:
