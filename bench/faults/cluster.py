@@ -24,11 +24,16 @@ import psutil
 
 from app.storage.cluster import EmbeddedPostgresFailed
 from app.storage.embedded import EmbeddedPostgres
+from bench.faults.plan import LOCK_TTL_MS
 from bench.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 90.0
-SETTINGS = {"LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000", "LOGPOST_LOG_LEVEL": "warning"}
+SETTINGS = {
+    "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
+    "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),
+    "LOGPOST_LOG_LEVEL": "warning",
+}
 
 
 def free_port() -> int:
