@@ -12,8 +12,8 @@ from bench.faults.history import MS, SECOND, Event, option
 
 Place = tuple[str, int]
 
-# How long after a fault a push may still suffer from it: a lease and a reconnect.
-AFTERMATH = 3 * SECOND
+# How long after a fault, and the first success after it, a push may still suffer from it: everybody catches up.
+AFTERMATH = 5 * SECOND
 # While a client has vanished, a stream's messages run out and are claimed again no faster than this.
 SHORTEST_LEASE = SECOND
 LONGEST_VANISHED = 60 * SECOND
@@ -92,7 +92,8 @@ class Context:
     def finish(self) -> None:
         self.faults.sort(key=lambda event: event.t0)
         self.seeks.sort(key=lambda event: event.t0)
-        troubles = [fault for fault in self.faults if not option(fault, "hung")]
+        lasting = [event for event in (*self.faults, *self.recoveries) if not option(event, "hung")]
+        troubles = sorted(lasting, key=lambda event: event.t0)
         self._troubles = [fault.t0 for fault in troubles]
         self._lasting = list(accumulate((fault.t1 for fault in troubles), max))
         for pulls in self.lost_pulls.values():

@@ -11,7 +11,7 @@ PARTITIONS = 4
 KEYS = 48
 LEASE_MS = 3000
 # Of streams and pushes; their servers renew it.
-LOCK_TTL_MS = 2000
+LOCK_TTL_MS = 2500
 
 GROUPS: dict[str, dict[str, Any]] = {
     "by-partition": {"ordering": "partition", "retries": {"max": 3, "strategy": "fixed", "baseDelay": 200}},
