@@ -45,10 +45,11 @@ DEFAULT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A lease on messages of one partition."""
+    """A lease on messages of one partition. ``since``: the loop's time before it was asked for."""
 
     partition_id: int
     claim: Claim
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class Puller:
         lease_ms = taking.demand.lease_ms or group.config.ack_timeout_ms
         async with line.turn_at(partition_id):
             for tried in range(MAX_BUSY):
+                since = asyncio.get_running_loop().time()
                 claim = await self._claim_judged(taking, partition_id, lease_ms)
                 if claim.outcome != "busy":
                     break
@@ -227,7 +229,7 @@ class Puller:
             else:
                 line.hint((partition_id,))
                 return
-        taking.add(partition_id, claim)
+        taking.add(partition_id, claim, since)
         if claim.outcome == "full":
             line.hint((partition_id,))
             taking.byte_room = 0
@@ -275,10 +277,10 @@ class Taking:
     def goes_on(self) -> bool:
         return self.room > 0 and self.byte_room > 0 and asyncio.get_running_loop().time() < self.until
 
-    def add(self, partition_id: int, claim: Claim) -> None:
+    def add(self, partition_id: int, claim: Claim, since: float) -> None:
         self.outcomes.add(claim.outcome)
         if claim.pieces:
-            self.taken.append(Taken(partition_id, claim))
+            self.taken.append(Taken(partition_id, claim, since))
             self.room -= claim.count
             self.byte_room -= claim.size
 
