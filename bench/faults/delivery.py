@@ -29,6 +29,7 @@ class Delivery:
     ack_ok: Event | None = None  # one that was answered ok
     nacked: int = NEVER
     nack_ok: Event | None = None
+    nack_over: int = NEVER
     nack_delay: int | None = None
     taken: int = NEVER  # a seek, the failure of an earlier message of its key, or the end of its stream took it back
     is_renewed: bool = False  # its server renews the lease
@@ -65,12 +66,13 @@ class Delivery:
         return min(self.nacked, self.expires_lo)
 
     @property
-    def failures(self) -> list[int]:
-        """Every moment at which it may have failed: a nack without an answer may never have been carried out."""
+    def failures(self) -> list[tuple[int, int]]:
+        """Every time, from and to, in which it may have failed: a nack without an answer may never have been carried
+        out."""
         if self.ack_ok is not None and self.nacked == NEVER:
             return []
-        ends = [self.expires_lo] if self.nack_ok is None else []
-        return [moment for moment in (self.nacked, *ends) if moment < NEVER]
+        ends = [(self.expires_lo, self.expires_hi)] if self.nack_ok is None else []
+        return [(begin, end) for begin, end in ((self.nacked, self.nack_over), *ends) if begin < NEVER]
 
     @property
     def over(self) -> int:
@@ -90,7 +92,7 @@ class Delivery:
             self._extend(event)
         elif event.f == "nack":
             if event.t0 < self.nacked:
-                self.nacked, self.nack_delay = event.t0, event.ms
+                self.nacked, self.nack_over, self.nack_delay = event.t0, event.t1, event.ms
             if event.type == "ok" and self.nack_ok is None:
                 self.nack_ok = event
         else:
@@ -134,6 +136,8 @@ def take_back_followers(deliveries: Iterable[Delivery]) -> None:
         for other in flying:
             first, second = (other, delivery) if other.offset < delivery.offset else (delivery, other)
             if first.offset < second.offset:
-                moments = [moment for moment in first.failures if moment >= delivery.claimed - SLACK]
+                moments = [
+                    max(begin, second.claimed) for begin, end in first.failures if end >= delivery.claimed - SLACK
+                ]
                 second.taken = min([second.taken, *moments])
         flying.append(delivery)

@@ -47,7 +47,7 @@ class Options:
 class Run:
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.cluster = Cluster(options.directory)
+        self.cluster = self.make_cluster()
         self.history = options.directory / "history"
         self.recorder = Recorder(self.history, "run")
         self.pulse = Pulse()
@@ -55,13 +55,18 @@ class Run:
         self.begin = time.monotonic()
         self.lag: dict[str, int | None] = {}
 
+    def make_cluster(self) -> Cluster:
+        return Cluster(self.options.directory)
+
+    def make_nemesis(self) -> Nemesis:
+        faults = self.options.broken.faults if self.options.broken else ()
+        return Nemesis(self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, faults)
+
     async def run(self) -> Verdict:
         await self.cluster.start()
         client = Client(self.cluster.urls, self.recorder, self.pulse, self.options.seed)
         broken = self.options.broken
-        nemesis = Nemesis(
-            self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, broken.faults if broken else ()
-        )
+        nemesis = self.make_nemesis()
         observer = Observer(client, self.phase)
         receiver = await Receiver(client, self.phase).start()
         try:
