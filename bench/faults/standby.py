@@ -63,8 +63,12 @@ class Pair(Cluster):
         self.postgres = self.standby
         await self.execute("select pg_promote(true, 60)")
         self._keep()
+        self.lead_to(self.standby)
+
+    def lead_to(self, postgres: EmbeddedPostgres) -> None:
+        """Breaks the replicas' connections; new ones are to this server."""
         for proxy in self.proxies:
-            proxy.server = socket_of(self.standby)
+            proxy.server = socket_of(postgres)
             proxy.reset()
 
     async def stop(self) -> None:
