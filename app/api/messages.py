@@ -15,13 +15,15 @@ from app.api.form import browsed
 from app.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, make_cursor, read_cursor
 from app.api.problems import problems
 from app.api.route import Route, needs
-from app.broker.browse import Positions, browse, partition_ids, positions_at, read_message
+from app.broker.browse import Positions, browse, clamp, partition_ids, positions_at, read_message
+from app.broker.feed import log_has_changed
 from app.broker.retain import trim_topic
 from app.domain.errors import InvalidField
 from app.domain.message import MAX_BIGINT
 from app.domain.partition import number_of
 from app.domain.position import parse_position
 from app.domain.topic import Topic
+from app.storage.database import Database
 from app.storage.topics import read_topic
 
 # A cursor holds an offset for each partition.
@@ -64,18 +66,22 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     first: Annotated[int, msgspec.Meta(ge=0)]
     offsets: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=MAX_BIGINT)]], msgspec.Meta(min_length=1)]
+    timeline: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of the database, where it was made; 0 from before cursors knew theirs."""
 
 
 @router.get(
     "", operation_id="browse", summary="Browse messages", response_model=Page[MessageAnswer],
-    responses=problems(404, 503),
+    responses=problems(404, 409, 503),
 )  # fmt: skip
 @needs("consume")
 async def browse_messages(
     topic: TopicName, query: Annotated[BrowseQuery, Query()], parts: TheParts, caller: TheCaller
 ) -> Response:
     """Without a group, and without changing anything. In order of the offsets of a partition, or of `publishedAt`
-    where all are merged. `nextCursor` is null where the log ended at that moment."""
+    where all are merged. `nextCursor` is null where the log ended at that moment. After a failover of the database that
+    may have cost the log its end, a `cursor` is answered with 409 `log_epoch_changed` and the `cursor` to go on
+    with."""
     known = await read_topic(parts.db, caller.namespace.id, topic)
     await trim_topic(parts.db, known)
     if query.cursor is None:
@@ -83,10 +89,10 @@ async def browse_messages(
         position = parse_position(int(query.start) if query.start.isdecimal() else query.start, "from")
         positions = await positions_at(parts.db, ids, position)
     else:
-        positions = _positions(known, query.cursor)
+        positions = await _positions(parts.db, known, query.cursor)
     found = await browse(parts.db, positions, query.limit)
     items = b",".join([browsed(topic, message) for message in found.messages])
-    cursor = None if found.next_positions is None else _cursor(found.next_positions)
+    cursor = None if found.next_positions is None else _cursor(parts.db, found.next_positions)
     body = b'{"items":[%b],"nextCursor":%b}' % (items, msgspec.json.encode(cursor))
     return Response(body, media_type="application/json")
 
@@ -104,15 +110,20 @@ async def get_message(topic: TopicName, messageId: str, parts: TheParts, caller:
     return Response(browsed(topic, message), media_type="application/json")
 
 
-def _cursor(positions: Positions) -> str:
+def _cursor(db: Database, positions: Positions) -> str:
     """Of partitions that follow each other."""
     ids = sorted(positions)
-    return make_cursor(Cursor(number_of(ids[0]), [positions[of] for of in ids]))
+    return make_cursor(Cursor(number_of(ids[0]), [positions[of] for of in ids], db.lineage.timeline))
 
 
-def _positions(topic: Topic, cursor: str) -> Positions:
+async def _positions(db: Database, topic: Topic, cursor: str) -> Positions:
+    """Raises InvalidField, and LogEpochChanged with a cursor to go on with."""
     place = read_cursor(cursor, Cursor)
     ids = partition_ids(topic, None)[place.first : place.first + len(place.offsets)]
     if len(ids) != len(place.offsets):
         raise InvalidField.of("cursor", "is not one that this topic returned")
-    return dict(zip(ids, place.offsets, strict=True))
+    positions = dict(zip(ids, place.offsets, strict=True))
+    clamped = await clamp(db, positions)
+    if clamped != positions or place.timeline not in (0, db.lineage.timeline):
+        raise log_has_changed(cursor=_cursor(db, clamped))
+    return positions

@@ -56,6 +56,12 @@ async def positions_at(db: Database, ids: list[int], position: Position) -> Posi
     return {head.partition_id: head.next_offset for head in await messages.heads(db, ids)}
 
 
+async def clamp(db: Database, positions: Positions) -> Positions:
+    """None of them ahead of the log."""
+    ends = {head.partition_id: head.next_offset for head in await messages.heads(db, list(positions))}
+    return {of: min(position, ends.get(of, position)) for of, position in positions.items()}
+
+
 async def browse(db: Database, positions: Positions, limit: int) -> Found:
     """Up to ``limit`` messages from the positions on. What is no longer retained is passed over."""
     heads = await messages.heads(db, list(positions))

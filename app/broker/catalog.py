@@ -37,6 +37,8 @@ class Catalog:
     def __init__(self, db: Database) -> None:
         self._topics: Shelf[TopicKey, Topic] = Shelf(lambda key: read_topic(db, *key))
         self._groups: Shelf[GroupKey, Group] = Shelf(lambda key: read_group(db, *key))
+        # After a failover an id may stand for something else.
+        db.lineage.on_change += [self._topics.clear, self._groups.clear]
 
     async def topic(self, namespace_id: int, name: str) -> Topic:
         """Raises TopicNotFound."""
@@ -139,6 +141,10 @@ class Shelf(Generic[K, V]):
     def forget(self, key: K) -> None:
         if (entry := self._entries.get(key)) is not None:
             entry.read_at = float("-inf")
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._by_id.clear()
 
     def keys_now(self) -> list[K]:
         return list(self._entries)

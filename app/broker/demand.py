@@ -20,10 +20,11 @@ DEFAULT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A lease on messages of one partition."""
+    """A lease on messages of one partition. ``since``: the loop's time before it was asked for."""
 
     partition_id: int
     claim: Claim
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Taking:
     def lease_ms(self) -> int:
         return self.demand.lease_ms or self.group.config.ack_timeout_ms
 
-    def add(self, partition_id: int, claim: Claim) -> None:
+    def add(self, partition_id: int, claim: Claim, since: float) -> None:
         """Takes what a claim got, and has the line know what there may be to come back for."""
         self.outcomes.add(claim.outcome)
         if claim.outcome == "busy":
@@ -97,7 +98,7 @@ class Taking:
             self.byte_room = 0
         if not claim.pieces:
             return
-        self.taken.append(Taken(partition_id, claim))
+        self.taken.append(Taken(partition_id, claim, since))
         self.room -= claim.count
         self.byte_room -= claim.size
         self.line.alarm_in(self.lease_ms / 1000)

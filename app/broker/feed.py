@@ -212,9 +212,9 @@ async def read(db: Database, topic_id: int, starts: Sequence[tuple[int, int]]) -
     )
 
 
-def log_has_changed() -> LogEpochChanged:
+def log_has_changed(**extra: str) -> LogEpochChanged:
     return LogEpochChanged(
-        "The log is not the one this position was taken in; what it lost, or was given, is not known."
+        "The log is not the one this position was taken in; what it lost, or was given, is not known.", extra=extra
     )
 
 

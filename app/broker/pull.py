@@ -194,18 +194,21 @@ class Puller:
 
     async def _claim(self, taking: Taking, partition_id: int) -> None:
         async with taking.line.turn_at(partition_id):
+            since = asyncio.get_running_loop().time()
             claim = await self._claim_judged(taking, partition_id)
             tried = 1
             while claim.outcome == "busy" and tried < MAX_BUSY and not taking.taken:
                 await asyncio.sleep(BUSY_S * tried * random.random())
+                since = asyncio.get_running_loop().time()
                 claim = await self._claim_judged(taking, partition_id)
                 tried += 1
-        taking.add(partition_id, claim)
+        taking.add(partition_id, claim, since)
 
     async def _claim_share(self, taking: Taking, partition_ids: Sequence[int]) -> None:
         """Claims from all of these, as far as there is room, in one commit."""
         group, line = taking.group, taking.line
         async with line.turn_at(*partition_ids):
+            since = asyncio.get_running_loop().time()
             with self._doubts.claiming(group.id, taking.demand.owner, taking.lease_ms) as name:
                 found = await claims.claim_several(
                     self._db, partition_ids, group, owner=name, wanted=taking.room, byte_limit=taking.byte_room,
@@ -214,7 +217,7 @@ class Puller:
         line.put_back(partition_id for partition_id in partition_ids if partition_id not in found)
         for partition_id, claim in found.items():
             tally.claimed(group, claim)
-            taking.add(partition_id, claim)
+            taking.add(partition_id, claim, since)
 
     async def _claim_judged(self, taking: Taking, partition_id: int) -> Claim:
         """One claim, repeated while it only moves the cursor over messages that are not for this group."""

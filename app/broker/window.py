@@ -53,14 +53,15 @@ class Window:
         return self.size - sum(len(holding.ack_ids) for holding in self.leases.values())
 
     def add(self, pulled: Pulled, lease_ms: int) -> None:
-        now = asyncio.get_running_loop().time()
         by_place: dict[Place, dict[int, AckId]] = defaultdict(dict)
         for ack_id in pulled.ack_ids():
             by_place[ack_id.partition_id, self.group_id, ack_id.lease_id][ack_id.offset] = ack_id
-        bound = now + pulled.group.config.ack_timeout_ms / 1000
-        self.leases |= {
-            place: Holding(ack_ids, now + lease_ms / 1000, bound) for place, ack_ids in by_place.items()
-        }  # fmt: skip
+        bound = asyncio.get_running_loop().time() + pulled.group.config.ack_timeout_ms / 1000
+        ends = {
+            (taken.partition_id, self.group_id, taken.claim.lease_id): taken.since + lease_ms / 1000
+            for taken in pulled.taken
+        }
+        self.leases |= {place: Holding(ack_ids, ends[place], bound) for place, ack_ids in by_place.items()}
 
     def settled(self, partition_id: int, lease_id: int, offsets: Collection[int]) -> None:
         holding = self.leases.get(place := (partition_id, self.group_id, lease_id))

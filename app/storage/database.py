@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import asyncpg.pool
 
 from app.domain.errors import DatabaseUnavailable
+from app.storage.lineage import Lineage
 from app.storage.vault import NO_KEYS, Vault
 
 Record = asyncpg.Record
@@ -115,25 +117,32 @@ def vault_of(tx: Tx) -> Vault:
 class Database:
     """The pool of one process. Made by ``Database.open``."""
 
-    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], vault: Vault) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], vault: Vault, lineage: Lineage) -> None:
         self.dsn = dsn
         self.vault = vault
+        self.lineage = lineage
         self._pool = pool
+        self._kept: WeakSet[Connection] = WeakSet()
+        self._is_pool_old = False
+        lineage.on_change.append(self._drop_sessions)
 
     @classmethod
     async def open(cls, dsn: str, *, pool_size: int, vault: Vault = NO_KEYS) -> Database:
         """Connects lazily: the pool of a database that is away opens all the same, and its calls fail until it is
         back."""
 
+        lineage = Lineage()
+
         async def equip(session: Any) -> None:
             session.vault = vault
+            await lineage.admit(session)
 
         pool = asyncpg.create_pool(
             dsn, min_size=0, max_size=pool_size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
             server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=60.0, reset=_keep_session,
             connection_class=Session, init=equip,
         )  # fmt: skip
-        return cls(dsn, await pool, vault)
+        return cls(dsn, await pool, vault, lineage)
 
     async def close(self) -> None:
         """Waits a moment for what is running, then cuts it off."""
@@ -146,15 +155,31 @@ class Database:
     async def connect(self, **settings: str) -> Connection:
         """A connection outside the pool, for somebody who keeps it. ``settings`` are added to the session's."""
         with errors_named():
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 self.dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
                 server_settings=SERVER_SETTINGS | settings,
             )  # fmt: skip
+            try:
+                await self.lineage.admit(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+            self._kept.add(connection)
+            return connection
+
+    def _drop_sessions(self) -> None:
+        """Those we have are with a history that has ended: whoever is still there to answer must not."""
+        for connection in tuple(self._kept):
+            connection.terminate()
+        self._is_pool_old = True  # each is replaced as it is used next
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Tx]:
         """A pooled connection in autocommit. Raises DatabaseUnavailable when none is free in time."""
         with errors_named():
+            if self._is_pool_old:
+                self._is_pool_old = False
+                await self._pool.expire_connections()
             connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection

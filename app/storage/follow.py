@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from app.domain.message import Message
 from app.domain.partition import partition_id
 from app.storage.database import Database
-
-TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint"
+from app.storage.lineage import TIMELINE
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from bench.faults import report, shards
 from bench.faults.context import Context
 from bench.faults.history import Event
-from bench.faults.invariants import attempts, cursor, fence, leaks, log, order, quiet, reads
+from bench.faults.invariants import attempts, cursor, fence, leaks, log, order, pushes, quiet, reads
 from bench.faults.picture import Picture
 from bench.faults.shards import Partitions
 from bench.faults.verdict import Findings, Verdict
@@ -52,16 +52,19 @@ def _check(context: Context, partitions: Partitions, seed: int, wanted: Wanted) 
     findings = Findings(context.faults)
     totals = report.Totals()
     latencies: quiet.Latencies = {}
+    repeats: pushes.Repeats = {}
     stored: dict[str, tuple[str, int]] = {}
     floating = {event.val for event in context.floating if event.val is not None}
     for (topic, part), events in partitions:
         picture = Picture(context, topic, part, events)
         for family in FAMILIES:
             family.check(picture, findings)
+        pushes.check(picture, findings, repeats)
         quiet.collect_latencies(picture, latencies)
         totals.take(picture)
         _check_elsewhere(picture, floating, stored, findings)
     quiet.check_independence(context, latencies, findings)
+    pushes.check_total(context, repeats, findings)
     leaks.check(context, findings)
     for quiesce in context.quiesces:
         if quiesce.type != "ok":

@@ -6,6 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -158,6 +160,14 @@ class Client:
         if answer.type != "ok":
             self.pulse.statuses[f"{answer.status} {_code(answer.body)}"] += 1
         return answer
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response that goes on, of any replica. Raises ClientError, OSError, TimeoutError."""
+        url = self.random.choice(self.urls) + path
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        async with self._session.get(url, timeout=timeout) as response:
+            yield response
 
     async def sure(self, method: str, path: str, body: Any = None, *, timeout_s: float = 60.0) -> bytes:
         """Repeats a call that may be repeated until it goes well. Raises TimeoutError."""

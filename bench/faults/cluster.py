@@ -24,11 +24,16 @@ import psutil
 
 from app.storage.cluster import EmbeddedPostgresFailed
 from app.storage.embedded import EmbeddedPostgres
+from bench.faults.plan import LOCK_TTL_MS
 from bench.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 90.0
-SETTINGS = {"LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000", "LOGPOST_LOG_LEVEL": "warning"}
+SETTINGS = {
+    "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
+    "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),
+    "LOGPOST_LOG_LEVEL": "warning",
+}
 
 
 def free_port() -> int:
@@ -127,14 +132,11 @@ class Cluster:
 
     async def start(self) -> None:
         await self.postgres.start()
-        self._keeper = asyncio.create_task(self._keep_postgres())
-        parts = urlsplit(self.postgres.dsn)
-        path = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
+        self._keep()
         for number in range(1, self._count + 1):
-            proxy = await Proxy(path).start()
+            proxy = await Proxy(socket_of(self.postgres)).start()
             self.proxies.append(proxy)
-            dsn = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{proxy.port}{parts.path}?sslmode=disable"
-            self.replicas.append(Replica(number, dsn, self.directory))
+            self.replicas.append(Replica(number, dsn_through(proxy, self.postgres), self.directory))
         # The first one migrates; the second one would wait for it all the same.
         for replica in self.replicas:
             replica.start()
@@ -155,7 +157,7 @@ class Cluster:
             await replica.kill()
         await self.stop_postgres()
         await self.postgres.start()
-        self._keeper = asyncio.create_task(self._keep_postgres())
+        self._keep()
         for replica in self.replicas:
             replica.start()
         for replica in self.replicas:
@@ -199,12 +201,25 @@ class Cluster:
                     found[f"{replica.name}/{process.pid}"] = values
         return found
 
+    def _keep(self) -> None:
+        self._keeper = asyncio.create_task(self._keep_postgres())
+
     async def _keep_postgres(self) -> None:
         """Starts it again whenever it has died, as a supervisor does."""
         while True:
             await self.postgres.wait()
             with contextlib.suppress(EmbeddedPostgresFailed):  # killed again while it was starting
                 await self.postgres.start()
+
+
+def socket_of(postgres: EmbeddedPostgres) -> str:
+    """The path of its socket."""
+    return f"{parse_qs(urlsplit(postgres.dsn).query)['host'][0]}/.s.PGSQL.5432"
+
+
+def dsn_through(proxy: Proxy, postgres: EmbeddedPostgres) -> str:
+    parts = urlsplit(postgres.dsn)
+    return f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{proxy.port}{parts.path}?sslmode=disable"
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -64,17 +64,18 @@ class Consumer:
             return None
         seen = now(), time.time()
         for message in messages:
-            self._record(event, message, seen)
+            self._record(message, event.cons, event.t0, seen)
         if messages:
             self.client.pulse.beat("delivered", event.t0, len(messages))
         elif wait_ms == 0:
             await self.phase.sleep(0.05)
         return messages
 
-    def _record(self, pull: Event, message: Message, seen: tuple[int, float]) -> None:
+    def _record(self, message: Message, label: str, begun: int, seen: tuple[int, float], ms: int | None = None) -> None:
+        """``begun``: before it was claimed; ``ms``: how long a server that renews leases it for."""
         parsed = parse_ack_id(message.ack_id)
         deliver = Event(
-            f="deliver", topic=TOPIC, group=self.group, cons=pull.cons, t0=pull.t0, t1=pull.t1, tok=message.ack_id,
+            f="deliver", topic=TOPIC, group=self.group, cons=label, t0=begun, t1=seen[0], tok=message.ack_id, ms=ms,
             att=message.attempt, epoch=parsed.epoch if parsed else 0, exp=on_our_clock(message.lease_expires_at, *seen),
         )  # fmt: skip
         self.client.recorder.note(message.observed(deliver))

@@ -6,10 +6,17 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from bench.faults.history import MS, Event, option
+from bench.faults.history import MS, SECOND, Event, option
 
 Place = tuple[str, int]
+
+# How long after a fault, and the first success after it, a push may still suffer from it: everybody catches up.
+AFTERMATH = 5 * SECOND
+# While a client has vanished, a stream's messages run out and are claimed again no faster than this.
+SHORTEST_LEASE = SECOND
+LONGEST_VANISHED = 60 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,17 @@ class GroupInfo:
     base_delay: int
     max_delay: int
     dead_letters: bool
+    in_flight: int | None = None
+    """Of a push group: how many messages are at its receiver at most."""
+    keys: frozenset[str] | None = None
+    """What its filter lets through; None is everything."""
+
+    @property
+    def is_push(self) -> bool:
+        return self.in_flight is not None
+
+    def wants(self, key: str | None) -> bool:
+        return self.keys is None or key in self.keys
 
     def shortest_backoff(self, attempt: int) -> int:
         """The least nanoseconds between the failure of an attempt and the next delivery."""
@@ -44,12 +62,16 @@ class Context:
     quiesces: list[Event] = field(default_factory=list)
     # Publishes without a known partition: a reader of any partition may meet their values.
     floating: list[Event] = field(default_factory=list)
+    # Streams that have ended, by the consumer's label.
+    streams: dict[str, Event] = field(default_factory=dict)
     lost_pulls: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     places: Counter[Place] = field(default_factory=Counter)
     acknowledged: array[int] = field(default_factory=lambda: array("q"))
     begin: int = 2**63 - 1
     end: int = 0
+    _troubles: list[int] = field(default_factory=list)
+    _lasting: list[int] = field(default_factory=list)
 
     def take(self, event: Event) -> Place | None:
         """Learns from an event; returns the partition whose check needs it, or None if only the whole does."""
@@ -70,8 +92,17 @@ class Context:
     def finish(self) -> None:
         self.faults.sort(key=lambda event: event.t0)
         self.seeks.sort(key=lambda event: event.t0)
+        lasting = [event for event in (*self.faults, *self.recoveries) if not option(event, "hung")]
+        troubles = sorted(lasting, key=lambda event: event.t0)
+        self._troubles = [fault.t0 for fault in troubles]
+        self._lasting = list(accumulate((fault.t1 for fault in troubles), max))
         for pulls in self.lost_pulls.values():
             pulls.sort()
+
+    def troubled(self, begin: int, end: int) -> bool:
+        """Whether a fault, or what it left behind, fell into a time."""
+        before = bisect_right(self._troubles, end)
+        return before > 0 and self._lasting[before - 1] + AFTERMATH >= begin
 
     def lost_between(self, topic: str, group: str, begin: int, end: int) -> int:
         """How many pulls of a group lost their answer, of those invoked in a time."""
@@ -106,6 +137,8 @@ class Context:
             base_delay=data["baseDelay"] * MS,
             max_delay=data["maxDelay"] * MS,
             dead_letters=data.get("deadLetter", True),
+            in_flight=data.get("maxInFlight"),
+            keys=frozenset(data["keys"]) if "keys" in data else None,
         )
 
     def _take_publish(self, event: Event) -> None:
@@ -117,6 +150,12 @@ class Context:
     def _take_pull(self, event: Event) -> None:
         if event.type == "info":
             self.lost_pulls[event.topic, event.group].append(event.t0)
+
+    def _take_stream(self, event: Event) -> None:
+        """What it was sent last may never have arrived; while nobody reads, the same message runs out again."""
+        self.streams[event.cons] = event
+        end = min(event.t1, event.t0 + LONGEST_VANISHED)
+        self.lost_pulls[event.topic, event.group] += range(event.t0, end + 1, SHORTEST_LEASE)
 
     def _take_seek(self, event: Event) -> None:
         if event.type in ("ok", "info"):

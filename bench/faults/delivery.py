@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.faults.context import GroupInfo
+from bench.faults.context import Context, GroupInfo
 from bench.faults.history import MS, NEVER, SECOND, SLACK, Event
 
 # How long after its client gave up a request may still be carried out: a stopped replica goes on where it was.
@@ -29,15 +29,34 @@ class Delivery:
     ack_ok: Event | None = None  # one that was answered ok
     nacked: int = NEVER
     nack_ok: Event | None = None
+    nack_over: int = NEVER
     nack_delay: int | None = None
-    taken: int = NEVER  # a seek, or the failure of an earlier message of its key, took it back
+    taken: int = NEVER  # a seek, the failure of an earlier message of its key, or the end of its stream took it back
+    is_renewed: bool = False  # its server renews the lease
 
     @classmethod
-    def of(cls, event: Event, info: GroupInfo) -> Delivery:
+    def of(cls, event: Event, info: GroupInfo, context: Context) -> Delivery:
         assert event.off is not None
+        if info.is_push:
+            return cls._pushed(event, event.off, info, context)
         if not event.exp:
             return cls(event, event.off, event.t1, NEVER, NEVER)
-        return cls(event, event.off, event.exp - info.ack_timeout, event.exp, event.exp)
+        if not event.ms:
+            return cls(event, event.off, event.exp - info.ack_timeout, event.exp, event.exp)
+        latest = event.t1 + info.ack_timeout + LATE_EXECUTION
+        delivery = cls(event, event.off, event.exp - event.ms * MS, event.exp, latest, is_renewed=True)
+        if (stream := context.streams.get(event.cons)) is not None:
+            delivery.taken = max(delivery.claimed, stream.t0)
+        return delivery
+
+    @classmethod
+    def _pushed(cls, event: Event, offset: int, info: GroupInfo, context: Context) -> Delivery:
+        """A push says nothing of its lease. The server gives up after ackTimeoutMs; where it cannot renew or dies,
+        or is told to stop, at any time."""
+        latest = event.t1 + info.ack_timeout + LATE_EXECUTION
+        if context.troubled(event.t1, event.t1 + info.ack_timeout):
+            return cls(event, offset, event.t1, event.t1, latest, taken=event.t1, is_renewed=True)
+        return cls(event, offset, event.t1, event.t1 + info.ack_timeout - SECOND, latest, is_renewed=True)
 
     @property
     def failed(self) -> int:
@@ -47,12 +66,13 @@ class Delivery:
         return min(self.nacked, self.expires_lo)
 
     @property
-    def failures(self) -> list[int]:
-        """Every moment at which it may have failed: a nack without an answer may never have been carried out."""
+    def failures(self) -> list[tuple[int, int]]:
+        """Every time, from and to, in which it may have failed: a nack without an answer may never have been carried
+        out."""
         if self.ack_ok is not None and self.nacked == NEVER:
             return []
-        ends = [self.expires_lo] if self.nack_ok is None else []
-        return [moment for moment in (self.nacked, *ends) if moment < NEVER]
+        ends = [(self.expires_lo, self.expires_hi)] if self.nack_ok is None else []
+        return [(begin, end) for begin, end in ((self.nacked, self.nack_over), *ends) if begin < NEVER]
 
     @property
     def over(self) -> int:
@@ -72,7 +92,7 @@ class Delivery:
             self._extend(event)
         elif event.f == "nack":
             if event.t0 < self.nacked:
-                self.nacked, self.nack_delay = event.t0, event.ms
+                self.nacked, self.nack_over, self.nack_delay = event.t0, event.t1, event.ms
             if event.type == "ok" and self.nack_ok is None:
                 self.nack_ok = event
         else:
@@ -83,7 +103,8 @@ class Delivery:
     def _extend(self, event: Event) -> None:
         length = (event.ms or 0) * MS
         if event.type == "ok":
-            self.expires_lo, self.expires_hi = event.t0 + length, event.t1 + length
+            renewed = self.expires_hi if self.is_renewed else 0
+            self.expires_lo, self.expires_hi = event.t0 + length, max(event.t1 + length, renewed)
         else:
             self.expires_lo = min(self.expires_lo, event.t0 + length)
             given_up = min(event.t1, event.t0 + LATE_EXECUTION)
@@ -115,6 +136,8 @@ def take_back_followers(deliveries: Iterable[Delivery]) -> None:
         for other in flying:
             first, second = (other, delivery) if other.offset < delivery.offset else (delivery, other)
             if first.offset < second.offset:
-                moments = [moment for moment in first.failures if moment >= delivery.claimed - SLACK]
+                moments = [
+                    max(begin, second.claimed) for begin, end in first.failures if end >= delivery.claimed - SLACK
+                ]
                 second.taken = min([second.taken, *moments])
         flying.append(delivery)

@@ -9,11 +9,16 @@ invoke said, so a reader needs only the last line of an operation.
 ``f``      what happened
 =========  ===============================================================================================
 topic      declared: data {partitions, maxAgeMs, maxCount}
-group      declared: data {ordering, maxAttempts, ackTimeoutMs, strategy, baseDelay, maxDelay, deadLetter}
+group      declared: data {ordering, maxAttempts, ackTimeoutMs, strategy, baseDelay, maxDelay, deadLetter}; of a push
+           group maxInFlight too, of one with a filter the keys it wants
 publish    val, key, idem, sha; ok: part, off, dup. data {delayMs, ttlMs} where asked for
 pull       one call; ``info`` when its answer was lost, and with it perhaps a claim
-deliver    one message of a pull, received at t1: part, off, key, val, tok (ackId), exp, att, epoch, cons, sha
-ack, nack, discard, extend   by tok; ``fail`` is a proof that nothing changed (stale); ms is the delay or timeout
+deliver    one message of a pull, received at t1: part, off, key, val, tok (ackId), exp, att, epoch, cons, sha.
+           Of a stream: ms is how long its server leased it at a time, for it renews. Of a push: t1 is when the
+           request was whole, exp is unknown, cons the lease
+stream     of a group, by cons, when it has ended: from t0 to t1 what it had is handed back, or runs out unseen
+ack, nack, discard, extend   by tok; ``fail`` is a proof that nothing changed (stale); ms is the delay or timeout.
+           Of a push: what its receiver answered, ``ok`` if it wrote all of the answer
 seek       off (the first offset to be delivered), or data {position: latest}; part None means every partition
 redrive    of a dead letter: group, part, off
 snapshot   of a cursor: off = committedOffset, data {lag, inFlight, ...}; cons "final" for the last one

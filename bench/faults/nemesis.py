@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -24,10 +24,17 @@ Fault = Callable[["Nemesis", float], Awaitable[None]]
 
 
 class Nemesis:
-    """``faults``: which of them; all if empty."""
+    """``faults``: which of them; all if empty. ``others``: faults of the run's own, beside those every run has."""
 
     def __init__(
-        self, cluster: Cluster, recorder: Recorder, pulse: Pulse, phase: Phase, seed: int, faults: Sequence[str] = ()
+        self,
+        cluster: Cluster,
+        recorder: Recorder,
+        pulse: Pulse,
+        phase: Phase,
+        seed: int,
+        faults: Sequence[str] = (),
+        others: Mapping[str, Fault] | None = None,
     ) -> None:
         self.cluster = cluster
         self.recorder = recorder
@@ -35,6 +42,7 @@ class Nemesis:
         self.phase = phase
         self.random = random.Random(seed)
         self.faults = sorted(faults or FAULTS)
+        self._acts = FAULTS | dict(others or {})
         self.current = "nothing"
         self.fired = 0
         self.windows = 0
@@ -47,6 +55,9 @@ class Nemesis:
             self.windows += 1
             await self._window()
         self.current = "nothing"
+        await self.recovered()
+
+    async def recovered(self) -> None:
         await asyncio.gather(*self._measuring)
 
     async def _window(self) -> None:
@@ -65,15 +76,15 @@ class Nemesis:
     async def _one(self, name: str) -> None:
         await asyncio.sleep(self.random.uniform(0, 0.5))
         async with self._turn if name in ENDING else contextlib.nullcontext():
-            await self._fire(name)
+            await self.fire(name)
 
-    async def _fire(self, name: str) -> None:
+    async def fire(self, name: str) -> None:
         event = Event(f="fault", topic=TOPIC, val=name, t0=now(), data={"kill": name.startswith("kill")})
         if name == "hang any":
             event.data = {"hung": "any"}
         self.recorder.invoke([event])
         try:
-            await FAULTS[name](self, self.random.uniform(0.5, 2.0))
+            await self._acts[name](self, self.random.uniform(0.5, 2.0))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
             # Two faults met: what one wanted to break, the other had broken.
             self.recorder.complete([event], "fail")

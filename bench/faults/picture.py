@@ -154,7 +154,7 @@ class Picture:
         group = self.groups.get(event.group)
         if group is None or event.off is None or event.tok is None:
             return
-        delivery = Delivery.of(event, group.info)
+        delivery = Delivery.of(event, group.info, self.context)
         if (twin := group.by_token.get(event.tok)) is not None:
             group.repeated_tokens.append((twin.event, event))
             return

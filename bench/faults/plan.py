@@ -10,25 +10,35 @@ TOPIC = "orders"
 PARTITIONS = 4
 KEYS = 48
 LEASE_MS = 3000
+# Of streams and pushes; their servers renew it.
+LOCK_TTL_MS = 2500
 
 GROUPS: dict[str, dict[str, Any]] = {
     "by-partition": {"ordering": "partition", "retries": {"max": 3, "strategy": "fixed", "baseDelay": 200}},
     "by-key": {"ordering": "key", "retries": {"max": 3, "strategy": "exponential", "baseDelay": 100, "maxDelay": 800}},
     "any": {"ordering": "none", "retries": {"max": 2, "strategy": "fixed", "baseDelay": 100}},
     "sought": {"ordering": "key", "retries": {"max": 9, "strategy": "fixed", "baseDelay": 100}},
+    "pushed": {"ordering": "key", "retries": {"max": 4, "strategy": "fixed", "baseDelay": 100}, "concurrency": 8},
 }
+# What is pushed: a part, because a request for each message costs more than everything else.
+PUSHED = "pushed"
+PUSHED_KEYS = tuple(f"key-{number}" for number in range(5))
 SOUGHT = "sought"
 REDRIVEN = ("by-partition", "by-key", "any")
 
 
-def group_body(name: str) -> dict[str, Any]:
-    return {"delivery": {"mode": "pull"}, "startFrom": "earliest", "ackTimeoutMs": LEASE_MS} | GROUPS[name]
+def group_body(name: str, receiver_url: str) -> dict[str, Any]:
+    body = {"delivery": {"mode": "pull"}, "startFrom": "earliest", "ackTimeoutMs": LEASE_MS} | GROUPS[name]
+    if name == PUSHED:
+        body["delivery"] = {"mode": "push", "url": receiver_url}
+        body["filter"] = f"key in {list(PUSHED_KEYS)}"
+    return body
 
 
 def group_data(name: str) -> dict[str, Any]:
     """The same as the checker wants it."""
     retries = GROUPS[name]["retries"]
-    return {
+    data = {
         "ordering": GROUPS[name]["ordering"],
         "maxAttempts": retries["max"] + 1,
         "ackTimeoutMs": LEASE_MS,
@@ -37,6 +47,9 @@ def group_data(name: str) -> dict[str, Any]:
         "maxDelay": retries.get("maxDelay", 60_000),
         "deadLetter": True,
     }
+    if name == PUSHED:
+        data |= {"maxInFlight": GROUPS[name]["concurrency"], "keys": PUSHED_KEYS}
+    return data
 
 
 @dataclass

@@ -21,12 +21,15 @@ from bench.faults.consumers import Consumer
 from bench.faults.history import Event, Recorder, now
 from bench.faults.nemesis import Nemesis
 from bench.faults.observers import Observer
-from bench.faults.plan import GROUPS, PARTITIONS, TOPIC, Phase, group_body, group_data
+from bench.faults.plan import GROUPS, PARTITIONS, PUSHED, TOPIC, Phase, group_body, group_data
 from bench.faults.publishers import Publisher
+from bench.faults.receiver import Receiver
+from bench.faults.streams import StreamConsumer
 from bench.faults.verdict import Verdict
 
 PUBLISHERS = 6
-CONSUMERS = 3
+# Of each group that is not pushed: two that pull, and one that reads its stream.
+CONSUMERS = (Consumer, Consumer, StreamConsumer)
 PROGRESS_S = 5.0
 
 
@@ -44,7 +47,7 @@ class Options:
 class Run:
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.cluster = Cluster(options.directory)
+        self.cluster = self.make_cluster()
         self.history = options.directory / "history"
         self.recorder = Recorder(self.history, "run")
         self.pulse = Pulse()
@@ -52,18 +55,24 @@ class Run:
         self.begin = time.monotonic()
         self.lag: dict[str, int | None] = {}
 
+    def make_cluster(self) -> Cluster:
+        return Cluster(self.options.directory)
+
+    def make_nemesis(self) -> Nemesis:
+        faults = self.options.broken.faults if self.options.broken else ()
+        return Nemesis(self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, faults)
+
     async def run(self) -> Verdict:
         await self.cluster.start()
         client = Client(self.cluster.urls, self.recorder, self.pulse, self.options.seed)
         broken = self.options.broken
-        nemesis = Nemesis(
-            self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, broken.faults if broken else ()
-        )
+        nemesis = self.make_nemesis()
         observer = Observer(client, self.phase)
+        receiver = await Receiver(client, self.phase).start()
         try:
             if broken is not None:
                 await broken.spoil(self.cluster)
-            await self._declare(client)
+            await self._declare(client, receiver.url)
             self.begin = time.monotonic()
             await self._load(client, observer, nemesis)
             self.say("restarting everything")
@@ -72,6 +81,7 @@ class Run:
         finally:
             self.phase.end()
             await client.close()
+            await receiver.stop()
             await self.cluster.stop()
             self.recorder.close()
         self.say("checking")
@@ -82,11 +92,11 @@ class Run:
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.begin:7.1f} s  {text}", flush=True)
 
-    async def _declare(self, client: Client) -> None:
+    async def _declare(self, client: Client, receiver_url: str) -> None:
         await client.sure("PUT", f"/v1/topics/{TOPIC}", {"distribution": {"partitions": PARTITIONS}})
         self.recorder.note(Event(f="topic", topic=TOPIC, data={"partitions": PARTITIONS}))
         for name in GROUPS:
-            await client.sure("PUT", f"/v1/topics/{TOPIC}/groups/{name}", group_body(name))
+            await client.sure("PUT", f"/v1/topics/{TOPIC}/groups/{name}", group_body(name, receiver_url))
             self.recorder.note(Event(f="group", topic=TOPIC, group=name, data=group_data(name)))
 
     async def _load(self, client: Client, observer: Observer, nemesis: Nemesis) -> None:
@@ -98,7 +108,14 @@ class Run:
                 return [tasks.create_task(coroutine) for coroutine in coroutines]
 
             publishing = start(*(publisher.run(1 / PUBLISHERS) for publisher in publishers))
-            start(*(Consumer(group, n, client, self.phase).run() for group in GROUPS for n in range(1, CONSUMERS + 1)))
+            start(
+                *(
+                    kind(group, number, client, self.phase).run()
+                    for group in GROUPS
+                    for number, kind in enumerate(CONSUMERS, 1)
+                    if group != PUSHED
+                )
+            )
             start(observer.watch_cursors(), observer.audit_sometimes(), self._sample())
             start(*(observer.tail(part) for part in range(PARTITIONS)))
             moving = start(observer.seek_sometimes(), observer.redrive_sometimes())
@@ -151,6 +168,7 @@ class Run:
             counts = self.pulse.counts
             troubles = ", ".join(f"{name} {count}" for name, count in self.pulse.statuses.most_common(4))
             self.say(
-                f"{counts['published']} published, {counts['delivered']} delivered, {counts['settled']} settled; "
+                f"{counts['published']} published, {counts['delivered']} delivered, {counts['settled']} settled, "
+                f"{counts['pushed']} pushed; "
                 f"{nemesis.fired} faults, now {nemesis.current}; {troubles}"
             )

@@ -9,7 +9,9 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import httpx
+import pytest
 
+from app.storage import claims
 from tests.misbehaviour import answer, hang, slow
 from tests.push.world import GROUP, World, replicated, saying, text_of, texts
 from tests.receiver import Receiver
@@ -52,6 +54,31 @@ async def test_killing_a_replica_loses_nothing_keeps_order_and_repeats_only_what
         again = [request for request in receiver.requests if text_of(request) in ("k:1", "free")]
         # A consumer that dies uses up an attempt, or a message that kills it would go on for ever.
         assert [request.header("Logpost-Attempt") for request in again] == ["1", "1", "2", "2"]
+
+
+async def test_a_lease_that_ended_before_its_claim_was_answered_is_not_sent_under(
+    dsn: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault run, seed 1: a claim's answer took 2.6 s; five messages were taken by the receiver under a lease of 2.5 s,
+    and came again."""
+    claim, late = claims.claim, asyncio.Event()
+
+    async def claim_slowly(*arguments: Any, **options: Any) -> Any:
+        found = await claim(*arguments, **options)
+        if found.pieces and not late.is_set():
+            late.set()
+            await asyncio.sleep(1.3)  # longer than the lease of a second; time passing is what is tested
+        return found
+
+    monkeypatch.setattr(claims, "claim", claim_slowly)
+    async with replicated(dsn, receiver) as world:
+        await world.topic()
+        await world.group()
+        await world.publish("a")
+        await world.settled()
+        assert late.is_set()
+        (request,) = receiver.requests
+        assert request.header("Logpost-Attempt") == "2"
 
 
 async def test_with_two_replicas_under_load_one_can_be_killed(dsn: str, servers: Servers, receiver: Receiver) -> None:

@@ -175,7 +175,6 @@ class Dispatcher:
             # What comes back may come from a replica that was just told to wait.
             came_back = any(piece.offsets for taken in pulled.taken for piece in taken.claim.pieces)
             await courier.gate.refresh(must=came_back)
-        loop = asyncio.get_running_loop()
         deadline = pulled.taken[-1].claim.deadline
         if deadline is not None:
             ahead = (deadline - datetime.now(UTC)).total_seconds() - self._shared.lease_ms / 1000
@@ -184,7 +183,7 @@ class Dispatcher:
             _adopt(courier, pulled.group)
         else:
             courier.stop()
-        courier.deliver(leased_of(pulled, loop.time()))
+        courier.deliver(leased_of(pulled))
 
 
 def _adopt(courier: Courier, group: Group) -> None:

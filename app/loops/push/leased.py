@@ -39,8 +39,11 @@ class Leased:
         self.cut_short()
 
 
-def leased_of(pulled: Pulled, now: float) -> Iterator[Leased]:
-    """What was pulled, message by message, in order of offsets within each partition."""
+def leased_of(pulled: Pulled) -> Iterator[Leased]:
+    """What was pulled, message by message, in order of offsets within each partition.
+
+    A lease began before its claim was answered: where that took long, it may have ended by now.
+    """
     for taken in pulled.taken:
         claim, place = taken.claim, taken.partition_id
         for piece in claim.pieces:
@@ -52,5 +55,5 @@ def leased_of(pulled: Pulled, now: float) -> Iterator[Leased]:
                         place, offset, piece.published_at, piece.keys[at] if piece.keys else None,
                         piece.metas[at] if piece.metas else None, piece.payloads[at],
                     ),
-                    attempt, AckId(place, pulled.group.id, claim.epoch, claim.lease_id, attempt, offset), now,
+                    attempt, AckId(place, pulled.group.id, claim.epoch, claim.lease_id, attempt, offset), taken.since,
                 )  # fmt: skip

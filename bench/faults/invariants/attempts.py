@@ -1,4 +1,5 @@
-"""One message's deliveries in turn: I12 nothing acknowledged comes again, I13 attempts, dead letters, I18 backoff."""
+"""One message's deliveries in turn: I12 nothing acknowledged comes again, I13 attempts, dead letters, I18 backoff.
+Pushes have rules of their own (pushes.py)."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ from bench.faults.verdict import Findings
 def check(picture: Picture, findings: Findings) -> None:
     for group in picture.groups.values():
         for offset, deliveries in group.by_offset.items():
-            for life in lives(group, offset, deliveries):
+            for life in lives(group, offset, deliveries) if not group.info.is_push else ():
                 _check_first(picture, group, life[0], findings, redriven=life[0] is not deliveries[0])
                 for first, second in pairwise(life):
                     _check_pair(picture.context, group, first, second, findings)
             _check_limits(group, deliveries, findings)
-            _check_buried(group, offset, deliveries, findings)
+            _check_buried(picture.context, group, offset, deliveries, findings)
         for offset, entries in group.dead.items():
             for entry in entries:
-                _check_dead(group, offset, entry, findings)
+                _check_dead(picture.context, group, offset, entry, findings)
 
 
 def lives(group: GroupPicture, offset: int, deliveries: list[Delivery]) -> list[list[Delivery]]:
@@ -108,9 +109,13 @@ def _check_limits(group: GroupPicture, deliveries: list[Delivery], findings: Fin
     for delivery in deliveries:
         if not 1 <= delivery.event.att <= group.info.max_attempts:
             findings.add("I13", "too many attempts", f"{group.name}: attempt {delivery.event.att}", delivery.event)
+        if not group.info.wants(delivery.event.key):
+            findings.add("I2", "filtered out", f"{group.name} was given {delivery.event.val}", delivery.event)
 
 
-def _check_buried(group: GroupPicture, offset: int, deliveries: list[Delivery], findings: Findings) -> None:
+def _check_buried(
+    context: Context, group: GroupPicture, offset: int, deliveries: list[Delivery], findings: Findings
+) -> None:
     """Who failed the last attempt for certain is found among the dead letters."""
     if not group.info.dead_letters:
         return
@@ -118,12 +123,14 @@ def _check_buried(group: GroupPicture, offset: int, deliveries: list[Delivery], 
         nack = delivery.nack_ok
         if nack is None or delivery.event.att < group.info.max_attempts or delivery.acked < NEVER:
             continue
+        if group.info.is_push and context.troubled(nack.t0, nack.t1):
+            continue  # an answer that was never carried out
         seen = any(dead.exp + SLACK >= nack.t0 for dead in group.dead.get(offset, ()))
         if not seen and not group.redrives.get(offset):
             findings.add("I13", "no dead letter", f"{group.name}: {delivery.event.val} failed for good", nack)
 
 
-def _check_dead(group: GroupPicture, offset: int, entry: Event, findings: Findings) -> None:
+def _check_dead(context: Context, group: GroupPicture, offset: int, entry: Event, findings: Findings) -> None:
     what = f"{group.name}: {entry.val} is dead"
     if entry.att < group.info.max_attempts:
         findings.add("I13", "buried alive", f"{what} after {entry.att} attempts", entry)
@@ -131,7 +138,7 @@ def _check_dead(group: GroupPicture, offset: int, entry: Event, findings: Findin
     if not known or group.seek_between(known[-1].claimed, entry.exp):
         return
     last = known[-1]
-    if last.ack_ok is not None:
+    if last.ack_ok is not None and not (group.info.is_push and context.troubled(last.event.t1, entry.exp)):
         findings.add("I13", "acked and dead", f"{what}, and its last delivery was acknowledged", last.ack_ok, entry)
     # One that was claimed and failed within a moment may lie on either side of the other clock's time of death.
     may_have = [d for d in group.by_offset.get(offset, ()) if d.claimed <= entry.exp + SLACK]

@@ -66,6 +66,8 @@ def _check_passes_nothing(
 
 def _settled_at(picture: Picture, group: GroupPicture, offset: int, since: int) -> int:
     """The earliest an offset can have counted as settled after a time, or NEVER."""
+    if not group.info.wants(picture.log[offset].key):
+        return 0
     moments = [d.acked for d in group.by_offset.get(offset, ()) if d.acked >= since]
     moments += [dead.exp - SLACK for dead in group.dead.get(offset, ()) if dead.exp >= since]
     moments += [

@@ -17,7 +17,7 @@ def check(picture: Picture, findings: Findings) -> None:
         newer = _next_deliveries(group)
         for settle in group.settles:
             delivery = group.by_token.get(settle.tok or "")
-            if settle.type == "ok" and delivery is not None:
+            if settle.type == "ok" and delivery is not None and not group.info.is_push:
                 _check_settle(group, settle, delivery, newer.get(settle.tok or ""), findings)
         _check_epochs(group, findings)
 

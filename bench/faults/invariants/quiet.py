@@ -47,7 +47,7 @@ def _check_seen(picture: Picture, group: GroupPicture, findings: Findings) -> No
     assert final is not None
     for event in picture.reads[final.cons]:
         assert event.off is not None
-        if event.off < floor or picture.asked(event.val, "ttlMs"):
+        if event.off < floor or not group.info.wants(event.key) or picture.asked(event.val, "ttlMs"):
             continue
         deliveries = [d for d in group.by_offset.get(event.off, ()) if d.event.t1 >= since]
         if any(d.acked < NEVER for d in deliveries) or group.dead.get(event.off):
@@ -65,6 +65,8 @@ def collect_latencies(picture: Picture, latencies: Latencies) -> None:
     if not any(option(fault, "hung") for fault in picture.context.faults):
         return
     for group in picture.groups.values():
+        if group.info.is_push:
+            continue  # its receiver hangs by itself
         for deliveries in group.by_offset.values():
             first = deliveries[0].event
             published = picture.publish_of(first.val)
