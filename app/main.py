@@ -38,6 +38,7 @@ from app.broker.publish import Publisher
 from app.broker.pull import Puller
 from app.broker.quotas import Quotas
 from app.broker.settle import Settler
+from app.broker.unsettled import COUNT_INTERVAL_MS, Unsettled
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
 from app.domain.errors import ShuttingDown
@@ -148,7 +149,7 @@ def _loopback_only(settings: Settings) -> bool:
 
 
 def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> Parts:
-    catalog, wakeups = Catalog(db), Wakeups()
+    catalog, wakeups, unsettled = Catalog(db), Wakeups(), Unsettled(db, settings.max_unsettled)
     settler = Settler(db, wakeups)
     return Parts(
         db=db,
@@ -170,7 +171,8 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
             max_bytes=settings.queue_max_bytes,
             on_published=wakeups.published,
         ),
-        puller=Puller(db, catalog, wakeups),
+        unsettled=unsettled,
+        puller=Puller(db, catalog, wakeups, unsettled),
         settler=settler,
         feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
         windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
@@ -195,6 +197,7 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sen
     supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
     ended = partial(end_revoked_once, parts.gate.keyring, parts.streams, parts.polls)
     supervisor.start_loop(Loop("ended_keys", ended, interval_ms=ENDED_KEYS_INTERVAL_MS))
+    supervisor.start_loop(Loop("unsettled", parts.unsettled.count_once, interval_ms=COUNT_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
     supervisor.start_loop(announce_loop(parts.db, parts.wakeups))
     shared = Pushing(
