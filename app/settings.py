@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     max_partitions: int = Field(100_000, ge=1, le=100_000_000, description="Partitions of a namespace.")
     max_topic_partitions: int = Field(65_536, ge=1, le=65_536, description="Partitions of a topic.")
     max_topic_groups: int = Field(1000, ge=1, le=100_000, description="Groups of a topic.")
-    max_streams: int = Field(5000, ge=1, le=1_000_000, description="Open streams of a namespace on one worker.")
+    max_streams: int = Field(10_000, ge=1, le=1_000_000, description="Open streams of a namespace.")
     max_unsettled: int = Field(1_000_000, ge=1, le=10**9, description="Messages of a namespace leased at a time.")
     max_keys: int = Field(1000, ge=1, le=1_000_000, description="API keys of a namespace.")
     key_requests_per_s: int = Field(0, ge=0, le=10**12, description="Requests a second of an API key; 0 is no limit.")

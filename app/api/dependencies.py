@@ -15,6 +15,7 @@ from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
 from app.broker.pull import Puller
+from app.broker.seats import Seats
 from app.broker.settle import Settler
 from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
@@ -56,6 +57,7 @@ class Parts:
     windows: Windows
     streams: Streams
     polls: Polls
+    seats: Seats
     sender: Sender
 
 

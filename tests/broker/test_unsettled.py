@@ -13,13 +13,13 @@ from app.domain.group import Delivery
 from app.storage import claims
 from app.storage import unsettled as stored
 from tests.broker.calendar import end_leases
-from tests.broker.world import Replica, replicas, texts
+from tests.broker.world import Got, Replica, replicas, texts
 
 LEASED = """
     select coalesce(sum(upper(r.r) - lower(r.r)), 0)::int from leases l cross join lateral unnest(l.pending) r (r)
 """
 GROUPS = ("billing", "mail", "stock")
-FULL = ([], "max_in_flight")
+FULL: tuple[list[Got], str] = ([], "max_in_flight")
 
 
 @pytest.fixture
