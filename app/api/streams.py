@@ -83,6 +83,7 @@ async def _admitted(request: Request) -> Opener:
     parts = parts_of(request)
     topic, group = request.path_params["topic"], request.path_params.get("group")
     if (ticket := request.query_params.get("ticket")) is not None:
+        # Of the key's requests the one that asked for the ticket was counted.
         redeemed = await redeem_ticket(parts.db, ticket, topic, group)
         return Opener(redeemed.namespace_id, redeemed.key)
     caller = await parts.gate.admit(request.scope["headers"], "consume", topic)
