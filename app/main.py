@@ -37,7 +37,9 @@ from app.broker.feed import Feeds
 from app.broker.publish import Publisher
 from app.broker.pull import Puller
 from app.broker.quotas import Quotas
+from app.broker.seats import REPORT_INTERVAL_MS, Seats
 from app.broker.settle import Settler
+from app.broker.unsettled import COUNT_INTERVAL_MS, Unsettled
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
 from app.domain.errors import ShuttingDown
@@ -55,6 +57,7 @@ from app.loops.streams import start_streams
 from app.loops.supervisor import Supervisor
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.replicas import Replica
 from app.storage.vault import Vault
 from app.tracing import tracing
 from app.webhook.address import Policy
@@ -106,10 +109,10 @@ class Served:
             db = await Database.open(self._dsn, pool_size=settings.database_pool_size, vault=vault)
             policy = Policy(settings.push_port_ranges, settings.push_networks)
             sender = Sender(policy, tracing=traces)
-            parts = _parts(settings, db, policy, sender)
+            parts = _parts(settings, db, replica := this_replica(), policy, sender)
             publisher = Publisher(parts.catalog, parts.appender)
             self._parts = parts
-            _start(settings, supervisor, parts, sender)
+            _start(settings, supervisor, parts, replica, sender)
             app.state.parts = parts
             table = _table(settings, parts, publisher)
             if traces is not None:
@@ -147,8 +150,8 @@ def _loopback_only(settings: Settings) -> bool:
     return settings.loopback_only and settings.root_key is None and not settings.insecure
 
 
-def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> Parts:
-    catalog, wakeups = Catalog(db), Wakeups()
+def _parts(settings: Settings, db: Database, replica: Replica, policy: Policy, sender: Sender) -> Parts:
+    catalog, wakeups, unsettled = Catalog(db), Wakeups(), Unsettled(db, settings.max_unsettled)
     settler = Settler(db, wakeups)
     return Parts(
         db=db,
@@ -170,24 +173,25 @@ def _parts(settings: Settings, db: Database, policy: Policy, sender: Sender) -> 
             max_bytes=settings.queue_max_bytes,
             on_published=wakeups.published,
         ),
-        puller=Puller(db, catalog, wakeups),
+        unsettled=unsettled,
+        puller=Puller(db, catalog, wakeups, unsettled),
         settler=settler,
         feeds=Feeds(db, wakeups, ENCODER, poll_interval_ms=settings.poll_interval_ms),
         windows=Windows(db, wakeups, settler, lock_ttl_ms=settings.lock_ttl_ms),
-        streams=Streams(most=settings.max_streams),
+        streams=Streams(),
         polls=Polls(),
+        seats=Seats(db, replica.id, settings.max_streams),
         sender=sender,
     )
 
 
-def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sender) -> None:
+def _start(settings: Settings, supervisor: Supervisor, parts: Parts, replica: Replica, sender: Sender) -> None:
     pace = Pace(
         retention_interval_ms=settings.retention_interval_ms,
         attempt_retention_ms=settings.attempt_retention_ms,
         reconciliation_interval_ms=settings.reconciliation_interval_ms,
         reconciliation_batch_size=settings.reconciliation_batch_size,
     )
-    replica = this_replica()
     supervisor.start("appender", parts.appender.run, stop=parts.appender.end, foundation=True)
     start_duties(supervisor, parts.db, parts.wakeups, replica, pace)
     start_streams(supervisor, parts.feeds, parts.windows)
@@ -195,6 +199,8 @@ def _start(settings: Settings, supervisor: Supervisor, parts: Parts, sender: Sen
     supervisor.start_loop(Loop("keys", parts.gate.keyring.note_used_once, interval_ms=KEY_USE_INTERVAL_MS))
     ended = partial(end_revoked_once, parts.gate.keyring, parts.streams, parts.polls)
     supervisor.start_loop(Loop("ended_keys", ended, interval_ms=ENDED_KEYS_INTERVAL_MS))
+    supervisor.start_loop(Loop("seats", parts.seats.report_once, interval_ms=REPORT_INTERVAL_MS))
+    supervisor.start_loop(Loop("unsettled", parts.unsettled.count_once, interval_ms=COUNT_INTERVAL_MS))
     supervisor.start_loop(report_loop(parts.db, parts.puller, replica.id))
     supervisor.start_loop(announce_loop(parts.db, parts.wakeups))
     shared = Pushing(

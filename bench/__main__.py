@@ -6,12 +6,13 @@ import argparse
 import signal
 import sys
 
-from bench import groups, log, push, streams
+from bench import groups, keys, log, push, streams
 from bench.peers import __main__ as peers
 from bench.report import show, write
 
 SUITES = {
     "log": ("The log", log.run),
+    "keys": ("Keys", keys.run),
     "groups": ("Consumer groups", groups.run),
     "push": ("Push", push.run),
     "streams": ("Streams", streams.run),

@@ -9,23 +9,24 @@ from urllib.parse import urlsplit
 
 
 class Client:
-    """A keep-alive connection. Made by ``Client.open``."""
+    """A keep-alive connection. Made by ``Client.open``; presents ``key`` if there is one."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
         self._reader = reader
         self._writer = writer
+        self._more = f"authorization: Bearer {key}\r\n".encode() if key else b""
 
     @classmethod
-    async def open(cls, url: str) -> Client:
+    async def open(cls, url: str, key: str = "") -> Client:
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
-        return cls(reader, writer)
+        return cls(reader, writer, key)
 
     async def request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """Status and body of the answer."""
         self._writer.write(
-            b"%b %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (method.encode(), path.encode(), len(body), body)
+            b"%b %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (method.encode(), path.encode(), len(body), self._more, body)
         )
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         start = head.find(b"content-length: ") + 16
@@ -43,6 +44,9 @@ class Client:
         status, answer = await self.request("PUT", path, json.dumps(document).encode())
         if status not in (200, 201):
             raise RuntimeError(f"{path}: {status} {answer[:500]!r}")
+
+    async def create(self, path: str, document: Any) -> Any:
+        return json.loads(await self.post(path, json.dumps(document).encode()))
 
     def close(self) -> None:
         self._writer.close()

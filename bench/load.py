@@ -38,14 +38,16 @@ def finish(process: subprocess.Popen[str]) -> Result:
     return result
 
 
-async def publish(url: str, path: str, body: str, connections: int, seconds: float, per_request: int = 1) -> Result:
+async def publish(
+    url: str, path: str, body: str, connections: int, seconds: float, per_request: int = 1, key: str = ""
+) -> Result:
     """POSTs the same body over and over on keep-alive connections."""
     data = body.encode()
     latencies: list[float] = []
     until = time.perf_counter() + seconds
 
     async def worker() -> None:
-        client = await Client.open(url)
+        client = await Client.open(url, key)
         while (began := time.perf_counter()) < until:
             await client.post(path, data)
             latencies.append(time.perf_counter() - began)

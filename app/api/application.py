@@ -26,6 +26,7 @@ from app.api import (
     topics,
 )
 from app.api.docs import install_docs
+from app.api.methods import Methods
 from app.api.problems import install_problems
 
 ROUTERS = (
@@ -45,4 +46,5 @@ def application(*, lifespan: Any = None, docs: bool = True) -> FastAPI:
         app.include_router(router)
     if docs:
         install_docs(app)
+    app.add_middleware(Methods, routes=[*(route for router in ROUTERS for route in router.routes), *app.routes])
     return app

@@ -33,7 +33,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 AUTHORIZATION, PROJECT, ENVIRONMENT = b"authorization", b"logpost-project", b"logpost-environment"
 LOOKED_AT = frozenset({AUTHORIZATION, PROJECT, ENVIRONMENT})
-MAX_NAMESPACES = 10_000
+MAX_NAMESPACES = MAX_CALLERS = 10_000
 ROOT = "root"
 
 
@@ -99,6 +99,7 @@ class Gate:
         self._root = None if root_key is None else hashlib.sha256(root_key.encode()).digest()
         self.keyring = Keyring(db)
         self._namespaces: dict[tuple[bytes, bytes], Caller] = {}
+        self._callers: dict[bytes, Caller] = {}
 
     @property
     def has_keys(self) -> bool:
@@ -112,15 +113,20 @@ class Gate:
         if b"lp_" in query and TRACE.search(query):
             raise Unauthorized("A key in a URL ends up in logs: send it as Authorization: Bearer, and revoke this one.")
         presented = _bearer(found.get(AUTHORIZATION))
-        if hmac.compare_digest(hashlib.sha256(presented.encode(errors="surrogateescape")).digest(), self._root):
-            CALLER.set(ROOT)
-            return await self._whoever(found)
-        key = await self.keyring.verify(presented)
-        CALLER.set(key.id)
-        await self._quotas.take(key, "requests", 1)
-        if len(found) == 1:
-            return Caller(key.namespace, key)
-        return Caller(key.namespace, key, elsewhere=_is_elsewhere(found, key.namespace))
+        digest = hashlib.sha256(presented).digest()
+        key = self.keyring.believed(digest)
+        if key is None:
+            if hmac.compare_digest(digest, self._root):
+                CALLER.set(ROOT)
+                return await self._whoever(found)
+            key = await self.keyring.verify(presented.decode(errors="surrogateescape"), digest)
+        caller = self._caller(digest, key)
+        CALLER.set(caller.id)
+        if self._quotas.rate_of(key, "requests"):
+            await self._quotas.take(key, "requests", 1)
+        if len(found) > 1 and _is_elsewhere(found, key.namespace):
+            return Caller(key.namespace, key, elsewhere=True)
+        return caller
 
     def known(self, authorization: bytes | None) -> Caller | None:
         """Who calls in their own namespace, where nobody has to be asked for it; else ``authenticate`` tells, or why
@@ -128,12 +134,13 @@ class Gate:
         if self._root is None:
             return self._namespaces.get(self._home)
         try:
-            key = self.keyring.believed(_bearer(authorization))
+            digest = hashlib.sha256(_bearer(authorization)).digest()
         except Unauthorized:
             return None
+        key = self.keyring.believed(digest)
         if key is None or self._quotas.rate_of(key, "requests") or self._quotas.rate_of(key, "bytes"):
             return None
-        return Caller(key.namespace, key)
+        return self._caller(digest, key)
 
     async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> Caller:
         """A caller who has ``scope``. Raises Unauthorized, RateLimited, Forbidden."""
@@ -174,6 +181,15 @@ class Gate:
         """The namespace of these names, which exists from now on."""
         return (await self._in_namespace(project.encode(), environment.encode())).namespace
 
+    def _caller(self, digest: bytes, key: Key) -> Caller:
+        """Made once for every time that the key is read."""
+        caller = self._callers.get(digest)
+        if caller is None or caller.key is not key:
+            if len(self._callers) >= MAX_CALLERS:
+                self._callers.clear()
+            caller = self._callers[digest] = Caller(key.namespace, key)
+        return caller
+
     async def _whoever(self, found: dict[bytes, bytes]) -> Caller:
         """A caller who may do everything, in the namespace they name."""
         names = (found.get(PROJECT, self._home[0]), found.get(ENVIRONMENT, self._home[1]))
@@ -194,14 +210,14 @@ class Gate:
         return caller
 
 
-def _bearer(value: bytes | None) -> str:
+def _bearer(value: bytes | None) -> bytes:
     if value is None:
         raise Unauthorized("This needs a key: Authorization: Bearer lp_…")
     scheme, _, presented = value.partition(b" ")
     presented = presented.strip(b" ")
     if scheme.lower() != b"bearer" or not presented:
         raise Unauthorized("The key has to come as Authorization: Bearer lp_…")
-    return presented.decode(errors="surrogateescape")
+    return presented
 
 
 def _name(header: str, value: bytes) -> str:

@@ -15,7 +15,9 @@ from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.broker.feed import Feeds
 from app.broker.pull import Puller
+from app.broker.seats import Seats
 from app.broker.settle import Settler
+from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
 from app.broker.window import Windows
 from app.domain.group import GroupConfig
@@ -48,12 +50,14 @@ class Parts:
     policy: Policy
     limits: Limits
     appender: Appender
+    unsettled: Unsettled
     puller: Puller
     settler: Settler
     feeds: Feeds
     windows: Windows
     streams: Streams
     polls: Polls
+    seats: Seats
     sender: Sender
 
 

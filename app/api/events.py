@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,8 +29,6 @@ CONTENT_TYPE = "text/event-stream"
 COMMENT = b":\n"
 # Written at once; a larger chunk goes out in pieces, so that no client makes us hold much for it.
 MAX_WRITE = 64 * 1024
-# When one that found no room may come again; EventSource does so by itself.
-STREAMS_RETRY_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +70,11 @@ class Opener:
 
 
 class Streams:
-    """Every stream of this process; ``most`` of one namespace."""
+    """Every stream of this process."""
 
-    def __init__(self, life: Life | None = None, *, most: int = 5000) -> None:
+    def __init__(self, life: Life | None = None) -> None:
         self.life = life or Life()
         self.open: set[EventStream] = set()
-        self._most = most
-
-    def check_room(self, opener: Opener) -> None:
-        """Raises TooMany where its namespace has all the streams it may have here."""
-        if sum(stream.opener.namespace_id == opener.namespace_id for stream in self.open) >= self._most:
-            raise TooMany(
-                f"At most {self._most} streams of a namespace are open on one worker (LOGPOST_MAX_STREAMS).",
-                retry_after=STREAMS_RETRY_S,
-            )
 
     def drain(self) -> None:
         for stream in tuple(self.open):
@@ -116,6 +105,7 @@ class EventStream(Response):
         self._is_writing = False
         self._wrote_at = 0.0
         self._cut: LogpostError | None = None
+        self.on_end: Callable[[], None] = lambda: None
 
     def cut(self, error: LogpostError) -> None:
         """Ends it with this problem, after the chunk under way: nothing more is read for it."""
@@ -144,6 +134,7 @@ class EventStream(Response):
         finally:
             aged.cancel()
             self._streams.open.discard(self)
+            self.on_end()
             await self.source.close()
 
     async def _pump(self, send: Send) -> None:

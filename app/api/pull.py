@@ -104,4 +104,5 @@ def owner_of(label: str) -> str:
 
 def answer(pulled: Pulled) -> bytes:
     empty = b"null" if pulled.empty is None else b'"%b"' % pulled.empty.encode()
-    return b'{"messages":[%b],"empty":%b}' % (b",".join(delivered(pulled)), empty)
+    limit = b"" if pulled.limit is None else b',"limit":%b' % msgspec.json.encode(pulled.limit)
+    return b'{"messages":[%b],"empty":%b%b}' % (b",".join(delivered(pulled)), empty, limit)

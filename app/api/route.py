@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from app.api.auth import Caller, Scope
-from app.api.problems import status_of
+from app.api.problems import problem_response
 from app.domain.errors import Fault, InvalidField, LogpostError, TooLarge, UnsupportedMedia
 from app.domain.names import is_name
 from app.domain.payload import check_json, decode
@@ -71,14 +71,8 @@ class Route(APIRoute):
             try:
                 response = await admitted(request, caller)
                 outcome = response.status_code
-            except LogpostError as error:
-                outcome = status_of(error)
-                raise
-            except HTTPException as error:
-                outcome = error.status_code
-                raise
-            except RequestValidationError:
-                outcome = 422
+            except (LogpostError, HTTPException, RequestValidationError) as error:
+                outcome = problem_response(error).status
                 raise
             finally:
                 place = caller.namespace

@@ -62,6 +62,8 @@ class PullAnswer(Answer):
     messages: list[DeliveredMessage]
     empty: Literal["no_messages", "paused", "held", "max_in_flight", "leased"] | None
     """Why there are none."""
+    limit: str | None = None
+    """With `max_in_flight`, where it is the limit of the namespace and not of the group: the setting that raises it."""
 
 
 class SettleForm(Form):

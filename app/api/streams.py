@@ -1,7 +1,7 @@
 """Streams of server-sent events: a topic for whoever watches it, and a group for one of its consumers.
 
 What is wrong with a request is told by a status code: repeating it would not help, and a browser's EventSource stops
-for good. What will pass (the database is away, the replica stops, the key asks too often) is told inside the stream to
+for good. What will pass (the database is away, the replica stops, there are too many) is told inside the stream to
 whoever asks for one, so that it comes back by itself.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -37,23 +37,40 @@ MAX_PARTITIONS = 1024
 KEYS_IN_URLS = ("access_token", "api_key", "apikey", "auth", "authorization", "key", "token")
 
 
+Answerer = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
 class StreamRoute(APIRoute):
     """Lets in who has a key, or a ticket. ``request.state.opener`` is then who it was."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Answerer:
         answer = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
             try:
                 request.state.opener = opener = await _admitted(request)
-                parts_of(request).streams.check_room(opener)
-                return await answer(request)
+                return await _seated(request, opener.namespace_id, answer)
             except (TooMany, Unavailable) as error:
                 if CONTENT_TYPE not in request.headers.get("accept", ""):
                     raise
                 return EventStream(Trouble(error), parts_of(request).streams, Opener(0))
 
         return guarded
+
+
+async def _seated(request: Request, namespace_id: int, answer: Answerer) -> Response:
+    """A stream that counts as one of its namespace as long as it is open. Raises TooMany."""
+    seats = parts_of(request).seats
+    await seats.take(namespace_id)
+    leave = partial(seats.leave, namespace_id)
+    try:
+        response = await answer(request)
+    except BaseException:
+        leave()
+        raise
+    assert isinstance(response, EventStream)
+    response.on_end = leave
+    return response
 
 
 async def _admitted(request: Request) -> Opener:
@@ -66,6 +83,7 @@ async def _admitted(request: Request) -> Opener:
     parts = parts_of(request)
     topic, group = request.path_params["topic"], request.path_params.get("group")
     if (ticket := request.query_params.get("ticket")) is not None:
+        # Of the key's requests the one that asked for the ticket was counted.
         redeemed = await redeem_ticket(parts.db, ticket, topic, group)
         return Opener(redeemed.namespace_id, redeemed.key)
     caller = await parts.gate.admit(request.scope["headers"], "consume", topic)

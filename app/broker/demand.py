@@ -29,11 +29,13 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """``group`` is the configuration the claims were made under; ``empty`` says why nothing was taken."""
+    """``group`` is the configuration the claims were made under; ``empty`` says why nothing was taken, and ``limit``
+    which limit of the namespace it was, in words."""
 
     group: Group
     taken: list[Taken]
     empty: Empty | None
+    limit: str | None = None
 
     def ack_ids(self) -> list[AckId]:
         """Of everything that was taken."""
@@ -81,6 +83,11 @@ class Taking:
         if self.room <= 0 or self.byte_room <= 0:
             return False
         return "again" not in self.outcomes or asyncio.get_running_loop().time() < self.until
+
+    @property
+    def count(self) -> int:
+        """Messages taken."""
+        return sum(taken.claim.count for taken in self.taken)
 
     @property
     def lease_ms(self) -> int:

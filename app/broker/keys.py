@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.errors import KeyNotFound, LimitReached, Unauthorized
-from app.domain.key import Key, NewKey, Right, digest_of, generate_key, prefix_in_id, prefix_of
+from app.domain.key import Key, NewKey, Right, generate_key, prefix_in_id, prefix_of
 from app.domain.names import Namespace
 from app.storage import keys
 from app.storage.database import Database
@@ -43,11 +43,8 @@ class Keyring:
         self._used: set[str] = set()
         self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
 
-    async def verify(self, presented: str) -> Key:
-        """The key that was presented. Raises Unauthorized, DatabaseUnavailable."""
-        digest = digest_of(presented)
-        if (key := self._believed(digest)) is not None:
-            return key
+    async def verify(self, presented: str, digest: bytes) -> Key:
+        """The key that was presented, read anew. Raises Unauthorized, DatabaseUnavailable."""
         known = self._known.get(digest)
         prefix = prefix_of(presented)
         if prefix is None:
@@ -58,11 +55,8 @@ class Keyring:
         self._used.add(prefix)
         return key
 
-    def believed(self, presented: str) -> Key | None:
-        """The key that was presented, where it was found good a moment ago; ``verify`` finds out."""
-        return self._believed(digest_of(presented))
-
-    def _believed(self, digest: bytes) -> Key | None:
+    def believed(self, digest: bytes) -> Key | None:
+        """The key of this digest, where it was found good a moment ago; ``verify`` finds out."""
         known = self._known.get(digest)
         if known is None:
             return None

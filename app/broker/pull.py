@@ -21,6 +21,7 @@ from app.broker.doubts import Doubts
 from app.broker.line import Line, Patience
 from app.broker.retain import Trims
 from app.broker.sift import judge
+from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, ShuttingDown
 from app.domain.group import Group
@@ -42,10 +43,11 @@ PASSING_S = 0.2
 class Puller:
     """All pulling of one process: of requests, streams and pushes alike."""
 
-    def __init__(self, db: Database, catalog: Catalog, wakeups: Wakeups) -> None:
+    def __init__(self, db: Database, catalog: Catalog, wakeups: Wakeups, unsettled: Unsettled) -> None:
         self._db = db
         self._catalog = catalog
         self._wakeups = wakeups
+        self._unsettled = unsettled
         self._lines: dict[int, Line] = {}
         self._patient: set[Patience] = set()
         self._doubts = Doubts()
@@ -65,7 +67,7 @@ class Puller:
                 group = await self._catalog.group(*key)
                 async with self.standing_in(group, demand.owner) as line:
                     try:
-                        return await self._pull_in(line, group, demand, patience)
+                        return await self._pull_in(line, key[0], group, demand, patience)
                     except Outdated:
                         self._catalog.forget_group(*key)
             raise DatabaseUnavailable("The group is being changed all the time; try again.")
@@ -82,16 +84,22 @@ class Puller:
         """Who stands in which group's line, by group id."""
         return {line.group_id: [*line.owners] for line in self._lines.values() if line.owners}
 
-    async def _pull_in(self, line: Line, group: Group, demand: Demand, patience: Patience) -> Pulled:
+    async def _pull_in(self, line: Line, namespace_id: int, group: Group, demand: Demand, patience: Patience) -> Pulled:
         loop = asyncio.get_running_loop()
         line.must_survey = line.must_survey or not line.hints
         while not patience.has_ended:
             is_last = loop.time() >= patience.until
             until = max(patience.until, loop.time() + PASSING_S)
-            pulled = await self._take(group, line, demand, until, must_survey=is_last)
+            room = await self._unsettled.reserve(namespace_id, group, demand.wanted or group.config.batch_size)
+            taking = Taking(group, line, demand, room.messages, demand.byte_limit, until)
+            try:
+                pulled = await self._take(taking, must_survey=is_last)
+            finally:
+                room.end(taking.count)
             if pulled.taken or is_last:
                 return pulled
-            if not line.has_news() and not patience.has_ended:
+            # Without room in the namespace news stays news; polling has it looked at again.
+            if (pulled.limit is not None or not line.has_news()) and not patience.has_ended:
                 await line.wait(patience)
         return Pulled(group, [], "no_messages")
 
@@ -132,9 +140,11 @@ class Puller:
                 if claimable or not prospects:  # without cursors the group is gone, and who waits has to hear it
                     known.hint(claimable)
 
-    async def _take(self, group: Group, line: Line, demand: Demand, until: float, *, must_survey: bool) -> Pulled:
+    async def _take(self, taking: Taking, *, must_survey: bool) -> Pulled:
+        group, line, demand = taking.group, taking.line, taking.demand
+        if taking.room <= 0:
+            return Pulled(group, [], "max_in_flight", self._unsettled.limit)
         await self._trims.trim_for(group)
-        taking = Taking(group, line, demand, demand.wanted or group.config.batch_size, demand.byte_limit, until)
         try:
             await self._claim_hinted(taking)
             if not taking.taken and (must_survey or line.must_survey):

@@ -16,6 +16,7 @@ from app.cli.output import Output, note
 class _Pulled(msgspec.Struct):
     messages: list[msgspec.Raw]
     empty: str | None = None
+    limit: str | None = None
 
 
 class _Delivered(msgspec.Struct, rename="camel"):
@@ -68,7 +69,7 @@ def pull(
     # A reader that has gone away ends the command here, before anything is acked that nobody saw.
     output.stream.flush()
     if not pulled.messages:
-        click.echo(f"nothing to deliver: {pulled.empty}", err=True)
+        click.echo(f"nothing to deliver: {pulled.empty}" + (f". {pulled.limit}" if pulled.limit else ""), err=True)
     elif ack:
         ack_ids = [decode(bytes(message), _Delivered).ack_id for message in pulled.messages]
         _ack(client, path("topics", topic, "groups", group, "ack"), ack_ids)

@@ -60,13 +60,14 @@ async def hold(db: Database, replica_id: str, duties: Sequence[str], ttl: timede
 
 
 LEAVE = """
-with resigned as (delete from leadership where replica_id = $1)
+with resigned as (delete from leadership where replica_id = $1),
+    left_seats as (delete from open_streams where replica_id = $1)
 delete from replicas where id = $1
 """
 
 
 async def leave(db: Database, replica_id: str) -> None:
-    """Gives up every duty at once, instead of letting the others wait for the end of its lease."""
+    """Gives up every duty and every stream's seat at once, instead of letting the others wait for their end."""
     await db.execute(LEAVE, replica_id)
 
 

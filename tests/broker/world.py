@@ -20,6 +20,7 @@ from app.broker.observe import GroupStats, group_stats
 from app.broker.publish import Publisher
 from app.broker.pull import Puller
 from app.broker.settle import Settlement, Settler
+from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group, GroupConfig, Retries
 from app.domain.lease import AckId
@@ -52,14 +53,15 @@ class Got:
 class Replica:
     """One process's broker. ``wakeups`` of several replicas hear of each other only if a test passes hints on."""
 
-    def __init__(self, db: Database, namespace: Namespace) -> None:
+    def __init__(self, db: Database, namespace: Namespace, *, max_unsettled: int = 1_000_000) -> None:
         self.db = db
         self.namespace = namespace
         self.catalog = Catalog(db)
         self.wakeups = Wakeups()
         self.appender = Appender(db, max_messages=50_000, max_bytes=1 << 28, on_published=self.wakeups.published)
         self.publisher = Publisher(self.catalog, self.appender)
-        self.puller = Puller(db, self.catalog, self.wakeups)
+        self.unsettled = Unsettled(db, max_unsettled)
+        self.puller = Puller(db, self.catalog, self.wakeups, self.unsettled)
         self.settler = Settler(db, self.wakeups)
 
     async def topic(self, config: TopicConfig | None = None, *, name: str = TOPIC, partitions: int = 1) -> Topic:
@@ -129,14 +131,16 @@ def texts(got: Sequence[Got]) -> list[str]:
 
 
 @asynccontextmanager
-async def replicas(dsn: str, count: int = 1, *, project: str = "default") -> AsyncIterator[list[Replica]]:
+async def replicas(
+    dsn: str, count: int = 1, *, project: str = "default", **options: Any
+) -> AsyncIterator[list[Replica]]:
     """``count`` replicas on one database, each with a pool and an appender of its own."""
     async with AsyncExitStack() as stack:
         found = []
         for _ in range(count):
             db = await Database.open(dsn, pool_size=10)
             stack.push_async_callback(db.close)
-            replica = Replica(db, await namespace_of(db, project, "default"))
+            replica = Replica(db, await namespace_of(db, project, "default"), **options)
             running = asyncio.create_task(replica.appender.run())
             stack.push_async_callback(_ended, replica.appender, running)
             found.append(replica)

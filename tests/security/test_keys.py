@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -205,3 +207,18 @@ def test_patterns_match_as_they_read(pattern: str, topic: str) -> None:
 async def test_an_end_that_is_no_time_is_refused_by_name(keyed: Keyed, end: object) -> None:
     answer = await keyed.root.post("/v1/keys", json={"name": "n", "scopes": ["publish"], "expiresAt": end})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "expiresAt")
+
+
+async def test_a_presented_key_is_hashed_once(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[bytes] = []
+    sha256 = hashlib.sha256
+
+    def counted(data: bytes) -> Any:
+        hashed.append(data)
+        return sha256(data)
+
+    async with keyed.presenting((await keyed.create())["key"]) as client:
+        assert (await client.get("/v1/topics")).status_code == 200
+        monkeypatch.setattr(hashlib, "sha256", counted)
+        assert (await client.get("/v1/topics")).status_code == 200
+    assert len(hashed) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -134,6 +135,16 @@ async def test_s11_bytes_are_counted_as_they_come_whatever_was_said_of_them(dsn:
         assert assert_limited(refused) == 1
         refused = await client.put(ORDERS, json={"tags": ["x" * 60] * 10})
         assert assert_limited(refused) == 1
+
+
+async def test_s11_a_change_that_is_too_much_is_in_the_audit_log_as_that(
+    dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with replicas(dsn, key_bytes_per_s=10) as (keyed,):
+        client = await keyed.client()
+        assert (await client.put(ORDERS, json={"tags": ["x" * 60]})).status_code == 200
+        assert_limited(await client.put(ORDERS, json={"tags": ["x" * 60]}))
+    assert re.search(r"audit .*call=declareTopic .*outcome=429", capsys.readouterr().out)
 
 
 async def test_s11_a_body_of_more_than_a_second_is_taken_and_paid_off(dsn: str) -> None:

@@ -177,24 +177,3 @@ async def test_s05_what_arrives_for_a_key_that_has_ended_goes_to_others_as_a_fir
         assert (await pull).status_code == 401
     pulled = await one.send("POST", f"{BILLING}/pull", {"waitMs": 5000})
     assert [(each["message"], each["attempt"]) for each in pulled["messages"]] == [("1", 1)]
-
-
-async def test_s12_a_namespace_has_so_many_streams_and_another_has_its_own(dsn: str) -> None:
-    async with replica(dsn, max_streams=1) as one, AsyncExitStack() as stack:
-        await one.declare(group={})
-        async with one.events(f"{ORDERS}/stream", **EARLIEST) as events:
-            await one.publish("1")
-            await take(events, 1)
-            answer = await one.http.get(f"{BILLING}/stream")
-            assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "too_many", "5")
-            refused = await stack.enter_async_context(one.events(f"{BILLING}/stream"))
-            assert (await end_of(refused))["code"] == "too_many"
-            one.http.headers["logpost-environment"] = "other"
-            await one.declare()
-            others = await stack.enter_async_context(one.events(f"{ORDERS}/stream", **EARLIEST))
-            await one.publish("2")
-            assert texts(await take(others, 1)) == ["2"]
-            del one.http.headers["logpost-environment"]
-        await wait_until(lambda: len(one.parts.streams.open) == 1)
-        again = await stack.enter_async_context(one.events(f"{BILLING}/stream"))
-        assert texts(await take(again, 1)) == ["1"]

@@ -37,3 +37,12 @@ consumers = Table(
     required("seen_at", TIME),
     postgresql_with={"fillfactor": 70},
 )  # fmt: skip
+
+open_streams = Table(
+    "open_streams", metadata,
+    key("namespace_id", Integer),
+    key("replica_id", Text),
+    required("count", Integer),
+    required("seen_at", TIME),
+    postgresql_with={"fillfactor": 50},
+)  # fmt: skip
