@@ -31,7 +31,8 @@ def _written_whole(value: object) -> object:
 
 
 # A number in a query string, which pydantic alone would also take from "1.0", " 1" and "1_000".
-Whole = Annotated[int, BeforeValidator(_written_whole)]
+DIGITS = BeforeValidator(_written_whole)
+Whole = Annotated[int, DIGITS]
 
 
 class PageQuery(BaseModel):

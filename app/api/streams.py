@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.dependencies import GroupName, TheParts, TopicName, parts_of
 from app.api.events import CONTENT_TYPE, EventStream, Opener, Trouble
 from app.api.frames import delivered_frames
-from app.api.paging import Whole
+from app.api.paging import DIGITS, Whole
 from app.api.problems import problems
 from app.api.pull import owner_of
 from app.broker.browse import partition_ids
@@ -115,7 +115,7 @@ class GroupStreamQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     max: Annotated[
-        Annotated[Whole, Field(ge=1, le=1000)] | None,
+        Annotated[int, Field(ge=1, le=1000), DIGITS] | None,
         Query(description="How many may be unsettled; the group's batchSize if left out."),
     ] = None
     consumer: Annotated[str, Query(description="Pulls and streams with one label are one consumer.")] = Field(
