@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.dependencies import TheCaller, TheParts, TopicName
 from app.api.documents import Answer
 from app.api.form import browsed
-from app.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, make_cursor, read_cursor
+from app.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, Whole, make_cursor, read_cursor
 from app.api.problems import problems
 from app.api.route import Route, needs
 from app.broker.browse import Positions, browse, clamp, partition_ids, positions_at, read_message
@@ -35,11 +35,13 @@ router = APIRouter(prefix="/v1/topics/{topic}/messages", tags=["messages"], rout
 class BrowseQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    partition: Annotated[int | None, Query(description="One partition; all merged by publishedAt if left out.")] = None
+    partition: Annotated[Whole | None, Query(description="One partition; all merged by publishedAt if left out.")] = (
+        None
+    )
     start: Annotated[str, Query(description="earliest, latest (the end), an offset, or an ISO 8601 time.")] = Field(
         "earliest", alias="from", max_length=64, examples=["earliest"]
     )
-    limit: Annotated[int, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    limit: Annotated[Whole, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
     cursor: Annotated[str | None, Query(description="nextCursor of the page before; it knows its partitions.")] = Field(
         None, max_length=MAX_CURSOR
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.api.documents import Answer
 from app.domain.errors import InvalidField
@@ -23,12 +24,23 @@ MAX_LIMIT = 1000
 MAX_CURSOR = 1024
 
 
+def _written_whole(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+# A number in a query string, which pydantic alone would also take from "1.0", " 1" and "1_000".
+DIGITS = BeforeValidator(_written_whole)
+Whole = Annotated[int, DIGITS]
+
+
 class PageQuery(BaseModel):
     """The parameters of every list; unknown ones are refused, because a misspelt filter would show too much."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: Annotated[int, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    limit: Annotated[Whole, Query(description="Most items to return.")] = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
     cursor: Annotated[str | None, Query(description="nextCursor of the page before.")] = Field(
         None, max_length=MAX_CURSOR
     )

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.dependencies import GroupName, TheParts, TopicName, parts_of
 from app.api.events import CONTENT_TYPE, EventStream, Opener, Trouble
 from app.api.frames import delivered_frames
+from app.api.paging import DIGITS, Whole
 from app.api.problems import problems
 from app.api.pull import owner_of
 from app.broker.browse import partition_ids
@@ -104,7 +105,7 @@ class TopicStreamQuery(BaseModel):
     start: Annotated[str, Query(description="earliest, latest, an offset, or an ISO 8601 time.")] = Field(
         "latest", alias="from", max_length=64, examples=["latest"]
     )
-    partition: Annotated[int | None, Query(description="Only this partition.")] = None
+    partition: Annotated[Whole | None, Query(description="Only this partition.")] = None
     filter: Annotated[str | None, Query(description="Only messages for which this CEL expression is true.")] = None
     last_event_id: LastEventId = Field(None, alias="lastEventId", max_length=MAX_LENGTH)
     ticket: Ticket = Field(None, max_length=200)
@@ -113,9 +114,10 @@ class TopicStreamQuery(BaseModel):
 class GroupStreamQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    max: Annotated[int | None, Query(description="How many may be unsettled; the group's batchSize if left out.")] = (
-        Field(None, ge=1, le=1000)
-    )
+    max: Annotated[
+        Annotated[int, Field(ge=1, le=1000), DIGITS] | None,
+        Query(description="How many may be unsettled; the group's batchSize if left out."),
+    ] = None
     consumer: Annotated[str, Query(description="Pulls and streams with one label are one consumer.")] = Field(
         "", max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$"
     )

@@ -17,9 +17,17 @@ COLUMNS = (
     ("environment", "environment"),
     ("scopes", "scopes"),
     ("topics", "topics"),
+    ("requests/s", "requestsPerSecond"),
+    ("bytes/s", "bytesPerSecond"),
     ("expires", "expiresAt"),
     ("used", "lastUsedAt"),
 )
+# What options are called in the body.
+CAMEL = {
+    "expires_at": "expiresAt",
+    "requests_per_second": "requestsPerSecond",
+    "bytes_per_second": "bytesPerSecond",
+}
 
 
 @click.group()
@@ -37,10 +45,16 @@ def keys() -> None:
 @click.option("--project", help="The project it is for.")
 @click.option("--environment", help="The environment it is for.")
 @click.option("--expires-at", metavar="TIME", help="When it ends, as an ISO 8601 time with a zone.")
+@click.option(
+    "--requests-per-second", metavar="N", type=click.IntRange(0), help="A rate of its own; 0: as many as it likes."
+)
+@click.option(
+    "--bytes-per-second", metavar="N", type=click.IntRange(0), help="The same for the bodies of its requests."
+)
 @connected
 def create(client: Client, output: Output, *, scopes: tuple[str, ...], topics: tuple[str, ...], **given: Any) -> None:
     """Make a key for NAME. It is shown this once."""
-    given = {"expiresAt": given.pop("expires_at"), "topics": list(topics) or None, **given}
+    given = {CAMEL.get(name, name): value for name, value in given.items()} | {"topics": list(topics) or None}
     body = {name: value for name, value in given.items() if value is not None}
     output.document(client.call("POST", path("keys"), body | {"scopes": list(scopes)}))
 

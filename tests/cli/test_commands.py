@@ -76,6 +76,30 @@ CALLS = [
     ("dead-letters retry orders billing msg_1", "POST", GROUP + "/dead-letters/msg_1/retry", {}),
     ("dead-letters retry-all orders billing", "POST", GROUP + "/dead-letters/retry", {}),
     ("dead-letters delete orders billing msg_1", "DELETE", GROUP + "/dead-letters/msg_1", None),
+    ("keys create loader --scope publish", "POST", "/v1/keys", {"name": "loader", "scopes": ["publish"]}),
+    (
+        "keys create loader --scope publish --scope consume --topic orders-* --expires-at 2030-01-02T03:04:05Z",
+        "POST",
+        "/v1/keys",
+        {
+            "name": "loader",
+            "scopes": ["publish", "consume"],
+            "topics": ["orders-*"],
+            "expiresAt": "2030-01-02T03:04:05Z",
+        },
+    ),
+    (
+        "keys create loader --scope publish --requests-per-second 500 --bytes-per-second 1000000",
+        "POST",
+        "/v1/keys",
+        {"name": "loader", "scopes": ["publish"], "requestsPerSecond": 500, "bytesPerSecond": 1_000_000},
+    ),
+    (
+        "keys create loader --scope publish --requests-per-second 0 --bytes-per-second 0",
+        "POST",
+        "/v1/keys",
+        {"name": "loader", "scopes": ["publish"], "requestsPerSecond": 0, "bytesPerSecond": 0},
+    ),
 ]
 
 
@@ -87,6 +111,14 @@ def test_a_command_makes_its_call(logpost: Logpost, line: str, method: str, targ
     (asked,) = stub.asked
     assert (asked.method, asked.target) == (method, target)
     assert (asked.json if asked.body else None) == body
+
+
+def test_a_rate_that_is_none_is_refused_before_any_call(logpost: Logpost) -> None:
+    with answering() as stub:
+        for rate in ("-1", "many"):
+            result = logpost("keys", "create", "a", "--scope", "publish", "--requests-per-second", rate, url=stub.url)
+            assert (result.exit_code, "--requests-per-second" in result.stderr) == (2, True)
+    assert stub.asked == []
 
 
 def test_a_list_follows_its_pages_and_prints_a_line_for_each_item(logpost: Logpost) -> None:

@@ -51,6 +51,12 @@ def test_nothing_to_deliver_is_told_with_the_reason(logpost: Logpost) -> None:
     with answering(Answer({"messages": [], "empty": "paused"})) as stub:
         result = logpost("pull", "orders", "billing", "--ack", url=stub.url)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing to deliver: paused\n")
+
+
+def test_a_limit_of_the_namespace_is_told_with_its_setting(logpost: Logpost) -> None:
+    with answering(Answer({"messages": [], "empty": "max_in_flight", "limit": "At most 5 (LOGPOST_X)."})) as stub:
+        result = logpost("pull", "orders", "billing", url=stub.url)
+    assert result.stderr == "nothing to deliver: max_in_flight. At most 5 (LOGPOST_X).\n"
     assert len(stub.asked) == 1
 
 
