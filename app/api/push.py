@@ -37,6 +37,8 @@ class DeliveryForm(Form):
     secret_overlap_ms: int = Field(DAY_MS, ge=0, le=30 * DAY_MS)
     """How long a secret that was replaced signs on beside the new one."""
     format: Format = "raw"
+    previous_secret_until: str | None = Field(None, examples=[None])
+    """Of no effect; allowed so that what was read can be sent back."""
 
     def config(self, present: domain.Delivery | None, policy: Policy) -> domain.Delivery:
         if self.mode == "pull":
