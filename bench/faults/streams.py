@@ -35,7 +35,7 @@ class StreamConsumer(Consumer):
         self.client.recorder.invoke([stream])
         path = f"{self.path}/stream?max={self.random.choice((1, 10, 50))}&consumer={self.label}"
         is_ours = False
-        last = now()
+        last = read = now()
         try:
             async with self.client.stream(path) as response:
                 if response.status != 200:
@@ -49,7 +49,7 @@ class StreamConsumer(Consumer):
                         return
                     if data is not None:
                         *frames, rest = (rest + data).split(b"\n\n")
-                        last = now()
+                        last = read = now()
                         await self._take(frames)
                 is_ours, last = True, now()
                 if self.random.random() < 0.2 and not self.phase.draining:
@@ -58,6 +58,7 @@ class StreamConsumer(Consumer):
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.client.pulse.statuses[type(error).__name__] += 1
         finally:
+            stream.data = {"read": max(stream.t0, read - RAN_AHEAD)}
             stream.t0 = last if is_ours else max(stream.t0, last - RAN_AHEAD)
             self.client.recorder.complete([stream], "ok")
 
