@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint audit format bench bench-full faults openapi clean
+.PHONY: help serve test lint audit format bench bench-full faults failover openapi clean
 # A line that fails must not leave a half-made target that looks finished.
 .DELETE_ON_ERROR:
 
@@ -47,6 +47,9 @@ bench-full: $(STAMP) ## the same with longer rounds, and beside every peer that 
 
 faults: $(STAMP) ## break two replicas and their Postgres for MINUTES= with SEED=, and check that nothing is lost
 	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
+
+failover: $(STAMP) ## kill a primary under load and promote its synchronous standby, and check that nothing is lost
+	$(BIN)/python -m bench.faults.failover $(if $(SEED),--seed $(SEED))
 
 openapi: $(STAMP) ## write openapi/openapi.json anew
 	$(BIN)/python -m app.api.openapi

@@ -154,8 +154,9 @@ class Context:
     def _take_stream(self, event: Event) -> None:
         """What it was sent last may never have arrived; while nobody reads, the same message runs out again."""
         self.streams[event.cons] = event
-        end = min(event.t1, event.t0 + LONGEST_VANISHED)
-        self.lost_pulls[event.topic, event.group] += range(event.t0, end + 1, SHORTEST_LEASE)
+        begin = option(event, "read") or event.t0
+        end = min(event.t1, begin + LONGEST_VANISHED)
+        self.lost_pulls[event.topic, event.group] += range(begin, end + 1, SHORTEST_LEASE)
 
     def _take_seek(self, event: Event) -> None:
         if event.type in ("ok", "info"):

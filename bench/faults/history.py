@@ -16,7 +16,8 @@ pull       one call; ``info`` when its answer was lost, and with it perhaps a cl
 deliver    one message of a pull, received at t1: part, off, key, val, tok (ackId), exp, att, epoch, cons, sha.
            Of a stream: ms is how long its server leased it at a time, for it renews. Of a push: t1 is when the
            request was whole, exp is unknown, cons the lease
-stream     of a group, by cons, when it has ended: from t0 to t1 what it had is handed back, or runs out unseen
+stream     of a group, by cons, when it has ended: from t0 to t1 what it had is handed back, or runs out unseen.
+           data {read}: since when nothing was read of it any more
 ack, nack, discard, extend   by tok; ``fail`` is a proof that nothing changed (stale); ms is the delay or timeout.
            Of a push: what its receiver answered, ``ok`` if it wrote all of the answer
 seek       off (the first offset to be delivered), or data {position: latest}; part None means every partition

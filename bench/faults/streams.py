@@ -34,7 +34,8 @@ class StreamConsumer(Consumer):
         stream = Event(f="stream", topic=TOPIC, group=self.group, cons=self.label, t0=now())
         self.client.recorder.invoke([stream])
         path = f"{self.path}/stream?max={self.random.choice((1, 10, 50))}&consumer={self.label}"
-        last = now()
+        is_ours = False
+        last = read = now()
         try:
             async with self.client.stream(path) as response:
                 if response.status != 200:
@@ -46,17 +47,19 @@ class StreamConsumer(Consumer):
                     data = await _read(response)
                     if data == b"":
                         return
-                    last = now()  # what comes while it works on this may never be read
                     if data is not None:
                         *frames, rest = (rest + data).split(b"\n\n")
+                        last = read = now()
                         await self._take(frames)
+                is_ours, last = True, now()
                 if self.random.random() < 0.2 and not self.phase.draining:
                     # Gone, and nobody is told: the connection stands, and what comes is not read.
                     await self.phase.sleep(LEASE_MS / 1000 * self.random.uniform(0.5, 1.6))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.client.pulse.statuses[type(error).__name__] += 1
         finally:
-            stream.t0 = max(stream.t0, last - RAN_AHEAD)
+            stream.data = {"read": max(stream.t0, read - RAN_AHEAD)}
+            stream.t0 = last if is_ours else max(stream.t0, last - RAN_AHEAD)
             self.client.recorder.complete([stream], "ok")
 
     async def _take(self, frames: list[bytes]) -> None:
