@@ -138,9 +138,11 @@ class Gate:
         except Unauthorized:
             return None
         key = self.keyring.believed(digest)
-        if key is None or self._quotas.rate_of(key, "requests") or self._quotas.rate_of(key, "bytes"):
-            return None
-        return self._caller(digest, key)
+        return None if key is None else self._caller(digest, key)
+
+    def spend(self, caller: Caller, size: int) -> bool:
+        """Counts a request of a ``known`` caller with a body of so many bytes, where nobody has to be asked for it."""
+        return caller.key is None or self._quotas.spend(caller.key, {"requests": 1, "bytes": size})
 
     async def admit(self, headers: RawHeaders, scope: Scope, topic: str) -> Caller:
         """A caller who has ``scope``. Raises Unauthorized, RateLimited, Forbidden."""

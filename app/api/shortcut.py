@@ -86,6 +86,8 @@ class PlainPublish:
         try:
             check_json(body, "body")
             message = NewMessage(body, plain.key, idempotency_key=plain.idempotency_key)
+            if not self._gate.spend(plain.caller, len(body)):
+                return False
             answer = self._publisher.begin(plain.topic, message)
         except LogpostError:
             return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,6 +68,22 @@ class Quotas:
             if not place.share.receive(question, granted, behind, clock()):
                 self._refuse(place.share, cost, kind)
                 raise _too_much(kind, per_second, 0.0)  # it has become possible since
+
+    def spend(self, key: Key, amounts: Mapping[Kind, int]) -> bool:
+        """Uses so much of each where this process has been granted enough; else nothing, and ``take`` has to ask."""
+        now = asyncio.get_running_loop().time()
+        spent: list[tuple[Share, float]] = []
+        for kind, amount in amounts.items():
+            if (per_second := self.rate_of(key, kind)) == 0 or amount == 0:
+                continue
+            share = self._place(key, kind, per_second).share
+            cost = share.quota.cost(amount)
+            if not share.spend(cost, now):
+                for other, used in spent:
+                    other.give_back(used)
+                return False
+            spent.append((share, cost))
+        return True
 
     def foresee(self, key: Key, kind: Kind, amount: int) -> None:
         """Raises RateLimited where so much would be refused for sure; uses nothing."""

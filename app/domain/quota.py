@@ -85,6 +85,10 @@ class Share:
         self._credit -= cost
         return True
 
+    def give_back(self, cost: float) -> None:
+        """What was spent just now, and is not used after all."""
+        self._credit += cost
+
     def wait(self, cost: float, now: float) -> float:
         """Seconds until it is worth asking; 0 where it may be now. Others who use the quota can make it longer."""
         left = self._left(now)

@@ -133,3 +133,13 @@ def test_what_was_granted_and_not_used_lapses() -> None:
         assert take(share, storage, 1, 1000.0 + n / 1000) == 0
     assert share.spend(0.001, 1000.01)
     assert not share.spend(0.001, 1000.01 + LAPSE_S)
+
+
+def test_what_is_given_back_can_be_spent_again() -> None:
+    share = Share(Quota(10))
+    question = share.ask(0.0, 0.0)
+    assert share.receive(question, 0.5, 0.5, 0.0)
+    assert share.spend(0.5, 0.1)
+    assert not share.spend(0.1, 0.1)
+    share.give_back(0.5)
+    assert share.spend(0.5, 0.1)

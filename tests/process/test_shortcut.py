@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -245,3 +246,19 @@ async def test_an_idempotency_key_is_the_same_on_both_ways(servers: Servers) -> 
             assert reused.startswith(b"HTTP/1.1 422 ")
             assert b"idempotency_key_reused" in reused
         assert (await client.get("/v1/topics/orders/stats")).json()["messages"] == 2
+
+
+async def test_a_keys_rates_hold_for_what_goes_past_asgi(servers: Servers) -> None:
+    server = await servers.start(env={"LOGPOST_ROOT_KEY": ROOT_KEY})
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {ROOT_KEY}"}) as client:
+        await client.put("/v1/topics/orders", json={})
+        for rates in ({"requestsPerSecond": 20}, {"bytesPerSecond": 200}):
+            form = {"name": "slow", "scopes": ["publish"], **rates}
+            key = (await client.post("/v1/keys", json=form)).json()["key"]
+            headers = b"Authorization: Bearer %b\r\n" % key.encode()
+            began, taken = time.monotonic(), 0
+            while (elapsed := time.monotonic() - began) < 3:
+                (reply,) = await replies(server, publish(b"1234567890", headers))
+                taken += reply.startswith(b"HTTP/1.1 201 ")
+                assert taken <= 20 * (elapsed + 1) + 20, "a second's worth ahead, and what came meanwhile"
+            assert taken >= 20 * (elapsed - 1)
