@@ -90,7 +90,8 @@ class Puller:
         while not patience.has_ended:
             is_last = loop.time() >= patience.until
             until = max(patience.until, loop.time() + PASSING_S)
-            room = await self._unsettled.reserve(namespace_id, group, demand.wanted or group.config.batch_size)
+            wanted = demand.wanted or group.config.batch_size
+            room = await self._unsettled.reserve(namespace_id, group, wanted, until)
             taking = Taking(group, line, demand, room.messages, demand.byte_limit, until)
             try:
                 pulled = await self._take(taking, must_survey=is_last)

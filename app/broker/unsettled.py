@@ -9,6 +9,7 @@ that time it can be passed; nothing is locked for it, so that groups of a namesp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from app.domain.group import Group
@@ -67,8 +68,11 @@ class Unsettled:
         """In words, for whoever finds no room."""
         return f"At most {self._most} messages of a namespace may be unsettled at a time ({SETTING})."
 
-    async def reserve(self, namespace_id: int, group: Group, wanted: int) -> Room:
-        """Room for ``wanted`` or fewer messages, or none; ``end`` it. Raises DatabaseUnavailable."""
+    async def reserve(self, namespace_id: int, group: Group, wanted: int, until: float) -> Room:
+        """Room for ``wanted`` or fewer messages, or none; ``end`` it. Raises DatabaseUnavailable.
+
+        ``until``, by the loop's clock: how long to wait where others may be about to give some back.
+        """
         if group.is_hook:
             return Room(Tally(), wanted)
         tally = self._tallies.get(namespace_id) or self._open(namespace_id)
@@ -76,10 +80,8 @@ class Unsettled:
         age = asyncio.get_running_loop().time() - tally.counted_at
         if self._left(tally) - tally.reserved < wanted or age >= STALE_S:
             await self._count(namespace_id, tally)
-        # All that is left may be reserved by pulls that will take less: soon it is known.
-        while 0 < self._left(tally) <= tally.reserved:
-            tally.freed.clear()
-            await tally.freed.wait()
+        if 0 < self._left(tally) <= tally.reserved:
+            await self._see_what_is_left(tally, until)
         room = Room(tally, max(min(wanted, self._left(tally) - tally.reserved), 0))
         tally.reserved += room.messages
         if not room.messages:
@@ -98,6 +100,14 @@ class Unsettled:
 
     def _left(self, tally: Tally) -> int:
         return self._most - tally.counted - tally.leased
+
+    async def _see_what_is_left(self, tally: Tally, until: float) -> None:
+        """All of it is reserved, by pulls that may take less."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while 0 < self._left(tally) <= tally.reserved:
+                    tally.freed.clear()
+                    await tally.freed.wait()
 
     def _open(self, namespace_id: int) -> Tally:
         if len(self._tallies) >= MAX_NAMESPACES:

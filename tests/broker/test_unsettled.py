@@ -13,10 +13,15 @@ from app.domain.group import Delivery
 from app.storage import claims
 from app.storage import unsettled as stored
 from tests.broker.calendar import end_leases
+from tests.broker.test_cost import touched
 from tests.broker.world import Got, Replica, replicas, texts
 
 LEASED = """
     select coalesce(sum(upper(r.r) - lower(r.r)), 0)::int from leases l cross join lateral unnest(l.pending) r (r)
+"""
+MANY_GROUPS = """
+    insert into groups (topic_id, name, config, version)
+    select $1, 'g' || n, '{}', 1 from generate_series(1, 20000) n
 """
 GROUPS = ("billing", "mail", "stock")
 FULL: tuple[list[Got], str] = ([], "max_in_flight")
@@ -71,8 +76,8 @@ async def test_s12_pulls_that_ask_for_more_than_there_is_do_not_take_each_others
     monkeypatch.setattr(claims, "claim", slow)
     greedy = asyncio.create_task(one.pull_or_why(1000))
     await claiming.wait()
-    beside = asyncio.create_task(one.pull_or_why(1, group="mail"))
-    await asyncio.sleep(0.05)
+    beside = asyncio.create_task(one.pull_or_why(1, group="mail", wait_ms=20_000))
+    assert await one.pull_or_why(1, group="stock") == FULL, "a pull that does not wait is not kept waiting"
     assert not beside.done()  # all the room is reserved, but not yet used
     await one.db.execute("update cursors set paused = true where group_id = (select id from groups where name = $1)",
                          "billing")  # fmt: skip
@@ -171,3 +176,15 @@ async def test_s12_it_is_counted_beside_pulls_and_only_while_there_are_any(
     for _ in range(3):
         await replica.unsettled.count_once()
     assert len(counts) == before + 1
+
+
+async def test_counting_costs_what_is_leased_and_not_what_there_is(replica: Replica) -> None:
+    topic = await replica.topic(partitions=2)
+    await replica.group()
+    await replica.publish(*[str(n) for n in range(20)])
+    assert await replica.pull(10)
+    await replica.db.execute(MANY_GROUPS, topic.id)
+    await replica.db.execute("analyze groups, topics, leases")
+    explain = "explain (analyze, buffers, costs off) " + stored.COUNT.replace("$1", str(replica.namespace.id))
+    plan = "\n".join(row[0] for row in await replica.db.fetch(explain))
+    assert touched(plan) < 50, plan
