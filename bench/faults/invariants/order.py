@@ -53,7 +53,8 @@ def _check_one_key(
     place = {offset: at for at, offset in enumerate(offsets)}
     settled_up_to = 0  # everything of the key before this index was settled before the claim at hand
     ordered = sorted(deliveries, key=lambda each: (each.claimed, each.offset))
-    floor, _ = floor_of(picture, group, ordered[-1].event.t1) if group.seeks else (0, 0)
+    # Of the seek that began this epoch: the answer of the last claim may have come after the next one.
+    floor, _ = floor_of(picture, group, ordered[-1].claimed) if group.seeks else (0, 0)
     flying: list[Delivery] = []
     for delivery in ordered:
         index = place.get(delivery.offset)
