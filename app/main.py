@@ -122,7 +122,8 @@ class Served:
             if traces is None and not settings.cors_origin_list:
                 self._plain = PlainPublish(
                     parts.gate, parts.catalog, publisher,
-                    max_message_bytes=settings.max_message_bytes, loopback_only=_loopback_only(settings),
+                    max_message_bytes=settings.max_message_bytes, max_batch_bytes=settings.max_batch_bytes,
+                    loopback_only=_loopback_only(settings),
                 )  # fmt: skip
             try:
                 yield

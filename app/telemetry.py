@@ -29,8 +29,18 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
+# Holds the level; lines of our own do not go through it.
+_gauge = logging.getLogger("logpost")
+
+
+def tells_debug() -> bool:
+    """Whether events at debug go anywhere: where there are many, asking is much cheaper than telling."""
+    return _gauge.isEnabledFor(logging.DEBUG)
+
+
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Sends this process's logs to ``stream`` (stderr). ``level``: debug, info, warning or error."""
+    _gauge.setLevel(LEVELS[level])
     out = stream or sys.stderr
     shared: list[Processor] = [
         _request_named,

@@ -15,7 +15,7 @@ from app.api.lane import Answer, Headers, Receive, read_body
 from app.broker.publish import Publisher
 from app.domain import cloudevents, options
 from app.domain.errors import Fault, InvalidField, UnsupportedMedia
-from app.domain.message import JSON, Landing, NewMessage, Published, holds_json, iso, kept_content_type
+from app.domain.message import JSON, Landed, NewMessage, holds_json, iso, kept_content_type
 from app.domain.payload import check_json
 
 FORM = "application/x-www-form-urlencoded"
@@ -48,8 +48,7 @@ class PublishCalls:
             message = NewMessage(body)
         else:
             message = _single(body, content_type, given)
-        (published,) = await self._publish(caller.namespace.id, names[0], (message,))
-        return 200 if published.duplicate else 201, result(published).encode()
+        return result(await self._publish(caller.namespace.id, names[0], (message,)))
 
     async def batch(self, caller: Caller, names: Sequence[str], headers: Headers, receive: Receive) -> Answer:
         found = dict(headers)
@@ -63,7 +62,7 @@ class PublishCalls:
         _refuse_options(_given(headers), "is given for each message of a batch, in its options")
         body = await read_body(found, receive, self._max_batch_bytes)
         messages = batch_of(body, self._max_message_bytes)
-        return _results(await self._publish(caller.namespace.id, names[0], messages, batch=True))
+        return results(await self._publish(caller.namespace.id, names[0], messages, batch=True))
 
     async def _events(
         self, caller: Caller, topic: str, content_type: str, headers: Headers, receive: Receive
@@ -80,39 +79,38 @@ class PublishCalls:
             for index, event in enumerate(events):
                 options.check_headers(event.headers, f"[{index}]", index=index)
                 check_size(len(event.payload), self._max_message_bytes, f"[{index}].data", index)
-            return _results(await self._publish(caller.namespace.id, topic, events, batch=True) if events else [])
+            return results(await self._publish(caller.namespace.id, topic, events, batch=True) if events else [])
 
         body = await read_body(dict(headers), receive, self._max_message_bytes)
         message = _with_options(cloudevents.from_structured(body), _traced(given, headers))
-        (published,) = await self._publish(caller.namespace.id, topic, (message,))
-        return 200 if published.duplicate else 201, result(published).encode()
+        return result(await self._publish(caller.namespace.id, topic, (message,)))
 
 
-def result(published: Published) -> str:
-    return _result(published, *_around(published.landing))
+def result(parts: Sequence[Landed]) -> Answer:
+    """What is answered to a publish of one message."""
+    (landed,) = parts
+    return 200 if landed.duplicate else 201, _each(landed)[0].encode()
 
 
-def _result(published: Published, before: str, between: str, after: str) -> str:
-    offset = published.offset
-    return f"{before}{offset:x}{between}{offset}{after}{'true' if published.duplicate else 'false'}}}"
-
-
-def _around(landing: Landing) -> tuple[str, str, str]:
-    """What the answers of a record batch have in common: before the offset in the id, up to the other, after it."""
-    return (
-        f'{{"id":"{landing.id_prefix}',
-        f'","partition":{landing.partition},"offset":',
-        f',"publishedAt":"{iso(landing.published_at)}","duplicate":',
+def _each(landed: Landed) -> list[str]:
+    """Messages that stand side by side in a record batch have most of their answer in common."""
+    landing = landed.landing
+    form = (
+        f'{{"id":"{landing.id_prefix}%x","partition":{landing.partition},"offset":%d,'
+        f'"publishedAt":"{iso(landing.published_at)}","duplicate":{"true" if landed.duplicate else "false"}}}'
     )
+    first = landed.first_offset
+    return [form % (offset, offset) for offset in range(first, first + landed.count)]
 
 
-def _results(published: Sequence[Published]) -> Answer:
-    """``result`` of each; what those of a record batch have in common is written once."""
-    around = {id(one.landing): one.landing for one in published}
-    parts = {known: _around(landing) for known, landing in around.items()}
-    results = ",".join([_result(one, *parts[id(one.landing)]) for one in published])
-    created = any(not one.duplicate for one in published)
-    return 201 if created else 200, f'{{"results":[{results}]}}'.encode()
+def results(parts: Sequence[Landed]) -> Answer:
+    """What is answered to a publish of several messages, in input order."""
+    texts = [""] * sum(landed.count for landed in parts)
+    for landed in parts:
+        for position, text in zip(landed.positions or range(landed.count), _each(landed), strict=True):
+            texts[position] = text
+    created = any(not landed.duplicate for landed in parts)
+    return 201 if created else 200, f'{{"results":[{",".join(texts)}]}}'.encode()
 
 
 def _content_type(headers: Mapping[bytes, bytes]) -> str | None:

@@ -16,13 +16,14 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 
 import structlog
 
 from app.broker import tally
 from app.broker.drain import Drain, Publish, once_keys
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
-from app.domain.message import NewMessage, Published
+from app.domain.message import Landed, NewMessage
 from app.domain.partition import topic_of
 from app.domain.topic import Topic
 from app.storage.appends import AppendConnection, Failure, Fate
@@ -37,9 +38,11 @@ MAX_TRIES = 8
 # A commit costs as much for one as for many, so whoever is just arriving joins in: requests are read as long as each
 # turn of the event loop brings some, within these bounds. Somebody who publishes alone waits for two empty turns.
 GATHER_S = 0.002
-GATHER_MESSAGES = 1000
+GATHER_MESSAGES = 100
 QUIET_TURNS = 2
 MAX_BACKOFF_S = 1.0
+
+_payload, _idempotency_key = attrgetter("payload"), attrgetter("idempotency_key")
 
 OnPublished = Callable[[Collection[int]], None]
 
@@ -68,22 +71,19 @@ class Appender:
 
     def append(
         self, topic: Topic, messages: Sequence[NewMessage], partition_ids: Sequence[int]
-    ) -> asyncio.Future[list[Published]]:
-        """Where the messages are, once they are committed: in input order, all or none of them.
+    ) -> asyncio.Future[list[Landed]]:
+        """Where the messages are, once they are committed: all or none of them.
 
         Raises QueueFull and ShuttingDown at once; the awaited answer raises Outdated (read the topic again and
         repeat), IdempotencyKeyReused, DatabaseUnavailable and CommitUnknown.
         """
-        size = 0
-        has_keys = False
-        for message in messages:
-            size += len(message.payload)
-            has_keys = has_keys or message.idempotency_key is not None
+        size = sum(map(len, map(_payload, messages)))
+        has_keys = any(map(_idempotency_key, messages))
         if self._stopping:
             raise ShuttingDown("The server is shutting down.")
         if self._messages + len(messages) > self._max_messages or self._bytes + size > self._max_bytes:
             raise QueueFull("Too many messages are waiting for their commit; try again.")
-        answer: asyncio.Future[list[Published]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[list[Landed]] = asyncio.get_running_loop().create_future()
         self._waiting.append(Publish(topic, messages, partition_ids, size, answer, has_keys))
         self._messages += len(messages)
         self._bytes += size
@@ -200,10 +200,10 @@ class Appender:
         rows = drain.rows
         appended = await self._connection.append(rows) if rows else []
         answered = 0
-        for publish, results in drain.answers(appended):
-            answered += len(results)
+        for publish, landed in drain.answers(appended):
+            answered += len(publish.messages)
             if not publish.answer.done():
-                publish.answer.set_result(results)
+                publish.answer.set_result(landed)
         tally.published(stored := sum(len(row.messages) for row in rows), answered - stored)
         for publish, error in drain.refused:
             self._refuse(publish, error)

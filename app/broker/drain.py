@@ -7,15 +7,16 @@ stored or in this same drain. What a publish cannot have, it is refused as a who
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
 from app.domain.errors import Fault, IdempotencyKeyReused
-from app.domain.message import Landing, NewMessage, Published, id_prefix
+from app.domain.message import Landed, Landing, NewMessage, id_prefix
 from app.domain.partition import number_of, partition_for, partition_id
 from app.domain.topic import Topic
 from app.storage.idempotency import OnceKey, Taken
@@ -23,6 +24,7 @@ from app.storage.messages import MAX_ROW_BYTES, MAX_ROW_MESSAGES, Appended, Row
 
 # Two payloads are told apart by half of a SHA-256.
 DIGEST_BYTES = 16
+_payload = attrgetter("payload")
 
 
 class Publish(msgspec.Struct, gc=False):
@@ -32,7 +34,7 @@ class Publish(msgspec.Struct, gc=False):
     messages: Sequence[NewMessage]
     partition_ids: Sequence[int]
     size: int
-    answer: asyncio.Future[list[Published]]
+    answer: asyncio.Future[list[Landed]]
     has_keys: bool
 
     def once_key(self, key: str) -> OnceKey:
@@ -48,9 +50,10 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
 
 class Spread(msgspec.Struct, frozen=True, gc=False):
-    """A publish over several rows of the drain: for each message its row and its position there."""
+    """A publish over several rows of the drain: a row, where its first message stands there, and which ones of the
+    publish they are."""
 
-    places: list[tuple[int, int]]
+    parts: list[tuple[int, int, list[int]]]
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -101,7 +104,7 @@ class Drain:
         """What is to be appended, in this order."""
         return [self._rows[at] for at in self._order]
 
-    def answers(self, appended: Sequence[Appended]) -> Iterator[tuple[Publish, list[Published]]]:
+    def answers(self, appended: Sequence[Appended]) -> Iterator[tuple[Publish, list[Landed]]]:
         """Each publish that was not refused with its results, once the rows were appended."""
         in_order = [where for _, where in sorted(zip(self._order, appended, strict=True), key=itemgetter(0))]
         bases = [where.base_offset for where in in_order]
@@ -110,18 +113,26 @@ class Drain:
         ]
         for publish, places in self._placed:
             if isinstance(places, Run):
-                first, there = bases[places.row] + places.index, landings[places.row]
-                yield publish, [Published(there, first + n, False) for n in range(len(publish.messages))]
+                at = places.row
+                yield publish, [Landed(landings[at], bases[at] + places.index, len(publish.messages))]
             elif isinstance(places, Spread):
-                yield publish, [Published(landings[at], bases[at] + index, False) for at, index in places.places]
+                yield (
+                    publish,
+                    [
+                        Landed(landings[at], bases[at] + index, len(positions), positions)
+                        for at, index, positions in places.parts
+                    ],
+                )
             else:
                 yield (
                     publish,
                     [
-                        Published(landings[place.row], bases[place.row] + place.index, place.duplicate)
+                        Landed(landings[place.row], bases[place.row] + place.index, 1, (position,), place.duplicate)
                         if isinstance(place, Place)
-                        else Published(_landing(place.partition_id, place.published_at), place.offset, True)
-                        for place in places
+                        else Landed(
+                            _landing(place.partition_id, place.published_at), place.offset, 1, (position,), True
+                        )
+                        for position, place in enumerate(places)
                     ],
                 )
 
@@ -136,8 +147,18 @@ class Drain:
         return Run(*self._add(publish.topic, publish.messages, partition, publish.size))
 
     def _spread(self, publish: Publish) -> Spread:
-        pairs = zip(publish.messages, publish.partition_ids, strict=True)
-        return Spread([self._place(publish.topic, message, partition) for message, partition in pairs])
+        positions: defaultdict[int, list[int]] = defaultdict(list)
+        for position, partition in enumerate(publish.partition_ids):
+            positions[partition].append(position)
+        parts: list[tuple[int, int, list[int]]] = []
+        for partition, those in positions.items():
+            messages = [publish.messages[position] for position in those]
+            size = sum(map(len, map(_payload, messages)))
+            if size <= MAX_ROW_BYTES:
+                parts.append((*self._add(publish.topic, messages, partition, size), those))
+            else:
+                parts += [(*self._place(publish.topic, publish.messages[each], partition), [each]) for each in those]
+        return Spread(parts)
 
     def _place(self, topic: Topic, message: NewMessage, partition: int) -> tuple[int, int]:
         return self._add(topic, (message,), partition, len(message.payload))

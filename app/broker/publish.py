@@ -9,6 +9,8 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Awaitable, Sequence
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ from app.broker.appender import Appender
 from app.broker.catalog import Catalog
 from app.domain.errors import DatabaseUnavailable, Fault, IdempotencyKeyReused, MessageRejected
 from app.domain.expression import Context, Expression, Verdict, compile_expression, seen
-from app.domain.message import NewMessage, Published, holds_json
+from app.domain.message import Landed, NewMessage, holds_json
 from app.domain.options import key_fault
 from app.domain.partition import NUMBER_BITS, partition_for
 from app.domain.payload import decode
@@ -28,6 +30,7 @@ from app.storage.database import Outdated
 # Topics whose turn is remembered; another one starts anywhere.
 MAX_TURNS = 10_000
 MAX_TRIES = 8
+_key = attrgetter("key")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ class Publisher:
 
     async def publish(
         self, namespace_id: int, topic: str, messages: Sequence[NewMessage], *, batch: bool = False
-    ) -> list[Published]:
-        """Where the messages are, in input order, once all of them are committed; if any is refused, none is stored.
+    ) -> list[Landed]:
+        """Where the messages are, once all of them are committed; if any is refused, none is stored.
 
         ``batch`` says that they came as one, so that faults name their index. Raises TopicNotFound, MessageRejected,
         IdempotencyKeyReused, QueueFull, CommitUnknown and other Unavailable.
@@ -94,14 +97,14 @@ class Publisher:
         """Whether nothing of a message's content matters to the topic: ``begin`` may be asked."""
         return not topic.config.idempotency.cloud_events_id and self._catalog.of_topic(topic, Checks.of) is None
 
-    def begin(self, topic: Topic, message: NewMessage) -> asyncio.Future[list[Published]]:
-        """``publish`` of one message to a topic that takes everything, without waiting: for who has a callback.
+    def begin(self, topic: Topic, messages: Sequence[NewMessage]) -> asyncio.Future[list[Landed]]:
+        """``publish`` to a topic that takes everything, without waiting: for who has a callback.
 
         Raises QueueFull, ShuttingDown; the answer also Outdated, with which it is to be published all over again.
         """
-        return self._appender.append(topic, (message,), self._partition_ids(topic, (message,)))
+        return self._appender.append(topic, messages, self._partition_ids(topic, messages))
 
-    def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Published]]:
+    def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Landed]]:
         if topic.config.idempotency.cloud_events_id:
             messages = [_once_as_event(message) for message in messages]
         checks = self._catalog.of_topic(topic, Checks.of)
@@ -113,6 +116,9 @@ class Publisher:
         first, count = topic.id << NUMBER_BITS, topic.partitions
         if count == 1:
             return [first] * len(messages)
+        keys = [*map(_key, messages)]
+        if None not in keys:
+            return [first | number for number in map(partition_for, keys, repeat(count))]
         return [
             first | (self._without_key(topic, message) if message.key is None else partition_for(message.key, count))
             for message in messages

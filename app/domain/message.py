@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
@@ -46,24 +47,17 @@ class Landing(msgspec.Struct, frozen=True, gc=False):
     published_at: datetime
 
 
-class Published(msgspec.Struct, frozen=True, gc=False):
-    """Where a message is: what a publish answers."""
+class Landed(msgspec.Struct, frozen=True, gc=False):
+    """Where messages of one publish are that stand one after the other in a record batch.
+
+    ``positions``: which ones of the publish they are, in ascending order; None where they are all of it.
+    """
 
     landing: Landing
-    offset: int
-    duplicate: bool
-
-    @property
-    def id(self) -> str:
-        return f"{self.landing.id_prefix}{self.offset:x}"
-
-    @property
-    def partition(self) -> int:
-        return self.landing.partition
-
-    @property
-    def published_at(self) -> datetime:
-        return self.landing.published_at
+    first_offset: int
+    count: int
+    positions: Sequence[int] | None = None
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

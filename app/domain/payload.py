@@ -45,9 +45,16 @@ def check_json(payload: bytes, field: str) -> None:
 
 def check_depth(payload: bytes, field: str) -> None:
     """Raises InvalidJson if a payload, valid otherwise, is nested too deeply."""
-    # It cannot be nested deeper than it has brackets, and most have few.
-    if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH and depth_of(payload) > MAX_DEPTH:
+    if may_be_deep(payload) and depth_of(payload) > MAX_DEPTH:
         raise _too_deep(field)
+
+
+def may_be_deep(payload: bytes) -> bool:
+    """False if it has too few brackets to be nested too deeply, as nearly every payload."""
+    # To search is much cheaper than to count.
+    if payload.find(b"{", 1) < 0 and b"[" not in payload:
+        return False
+    return payload.count(b"{") + payload.count(b"[") > MAX_DEPTH
 
 
 def depth_of(payload: bytes) -> int:

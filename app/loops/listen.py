@@ -17,8 +17,8 @@ from app.storage.notifications import Subscription
 from app.telemetry import log
 
 CHECK_INTERVAL_S = 15.0
-# While hints keep coming, they are sent together: a reader does not notice 2 ms, the server notices each NOTIFY.
-COALESCE_S = 0.002
+# While hints keep coming, they are sent together: a reader hardly notices 5 ms, the server notices each NOTIFY.
+COALESCE_S = 0.005
 
 
 class Listener:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from app.domain.message import Message, NewMessage, meta_of
@@ -18,6 +19,7 @@ from app.storage.idempotency import OnceKey
 # A row holds at most this many messages (the table checks it) and about this many bytes.
 MAX_ROW_MESSAGES = 1000
 MAX_ROW_BYTES = 4 * 1024 * 1024
+_key, _payload = attrgetter("key"), attrgetter("payload")
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class Row:
 
     def arguments(self) -> tuple[Any, ...]:
         once = bool(self.once_keys)
-        keys = [message.key for message in self.messages]
+        keys = [*map(_key, self.messages)]
         metas = [meta_of(message) for message in self.messages]
         described = any(metas)
         return (
@@ -63,7 +65,7 @@ class Row:
             self.version,
             keys if keys.count(None) < len(keys) else None,
             metas if described else None,
-            [message.payload for message in self.messages],
+            [*map(_payload, self.messages)],
             described and any(each.delay_ms is not None or each.ttl_ms is not None for each in self.messages),
             self.once_homes if once else None,
             self.once_keys if once else None,

@@ -13,10 +13,11 @@ import pytest
 from app.broker.browse import browse, partition_ids, positions_at
 from app.broker.configure import TopicDeclaration, declare_topic, delete_topic
 from app.domain.errors import IdempotencyKeyReused, MessageRejected, TopicNotFound
-from app.domain.message import Message, NewMessage, Published, message_id
+from app.domain.message import Message, NewMessage, message_id
 from app.domain.partition import partition_for, partition_id
 from app.domain.topic import Idempotency, Rule, Topic, TopicConfig, Validation
 from tests.broker.world import TOPIC, Replica, replicas
+from tests.published import Published, each_published
 
 VOID = "select append($1, 1, null, null, $2, false, null, null, null, null, 1000)"
 
@@ -28,7 +29,8 @@ def message(payload: bytes = b"{}", **options: Any) -> NewMessage:
 
 
 async def publish(replica: Replica, *messages: NewMessage, topic: str = TOPIC) -> list[Published]:
-    return await replica.publisher.publish(replica.namespace.id, topic, messages, batch=len(messages) > 1)
+    landed = await replica.publisher.publish(replica.namespace.id, topic, messages, batch=len(messages) > 1)
+    return each_published(landed)
 
 
 async def stored(replica: Replica, topic: Topic) -> list[Message]:

@@ -14,7 +14,7 @@ import pytest
 
 from app.broker.appender import Appender
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
-from app.domain.message import NewMessage, Published
+from app.domain.message import NewMessage
 from app.domain.partition import partition_id
 from app.domain.topic import Topic
 from app.storage.appends import Failure, Fate
@@ -22,6 +22,7 @@ from app.storage.database import Connection, Database
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.migrate import migrate
 from tests.broker.world import TOPIC, Replica, replicas
+from tests.published import Published, each_published
 
 CUT_ALL = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> pg_backend_pid()"
 HOLD = "select pg_advisory_lock(77)"
@@ -35,7 +36,7 @@ def message(payload: bytes = b"{}", **options: Any) -> NewMessage:
 
 
 async def publish(replica: Replica, *messages: NewMessage, topic: str = TOPIC) -> list[Published]:
-    return await replica.publisher.publish(replica.namespace.id, topic, messages)
+    return each_published(await replica.publisher.publish(replica.namespace.id, topic, messages))
 
 
 async def count(replica: Replica) -> int:
@@ -248,10 +249,10 @@ async def test_a_full_queue_refuses_what_does_not_fit(dsn: str) -> None:
         with pytest.raises(QueueFull):
             publish(1, 1)
         running = asyncio.create_task(appender.run())
-        assert [len(await each) for each in accepted] == [4, 5, 1]
+        assert [len(each_published(await each)) for each in accepted] == [4, 5, 1]
         with pytest.raises(QueueFull):
             publish(2, 501)
-        assert len(await publish(2, 500)) == 2
+        assert len(each_published(await publish(2, 500))) == 2
         await appender.stop()
         await running
 
@@ -295,7 +296,7 @@ async def test_who_has_gone_away_while_waiting_is_not_published(dsn: str) -> Non
         gone, there = publish(1, 1), publish(1, 1)
         gone.cancel()
         running = asyncio.create_task(appender.run())
-        assert (await there)[0].offset == 1
+        assert each_published(await there)[0].offset == 1
         await appender.stop()
         await running
 

@@ -24,11 +24,12 @@ from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group, GroupConfig, Retries
 from app.domain.lease import AckId
-from app.domain.message import NewMessage, Published
+from app.domain.message import NewMessage
 from app.domain.names import Namespace
 from app.domain.topic import Topic, TopicConfig
 from app.storage.database import Database
 from app.storage.namespaces import namespace_of
+from tests.published import Published, each_published
 
 TOPIC, GROUP = "orders", "billing"
 QUICK = Retries(max=3, strategy="fixed", base_delay=1, max_delay=1)
@@ -77,9 +78,8 @@ class Replica:
 
     async def publish(self, *texts: str, topic: str = TOPIC, **options: Any) -> list[Published]:
         """A message for each text; ``k:1`` has the key ``k``."""
-        return await self.publisher.publish(
-            self.namespace.id, topic, [self.message(text, **options) for text in texts], batch=True
-        )
+        messages = [self.message(text, **options) for text in texts]
+        return each_published(await self.publisher.publish(self.namespace.id, topic, messages, batch=True))
 
     @staticmethod
     def message(text: str, **options: Any) -> NewMessage:

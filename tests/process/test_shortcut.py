@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import time
@@ -145,6 +146,8 @@ async def test_a_client_that_does_not_wait_hurts_nobody() -> None:
 ROOT_KEY = "r" * 40
 # Of every message another; and of a problem, what names the request.
 CHANGING = re.compile(rb'(?<=x-request-id: )\S+|(?<="id":")msg_\w+|(?<="offset":)\d+|(?<="publishedAt":")[^"]+')
+# Messages without a key go to one partition after the other.
+PLACE = re.compile(rb'"partition":\d+')
 BODIES = [b"{}", b'{"a": [1, 2.50]}', b"1e400", b'"\\u0000"', b"", b"{", b"\xff", b'"\\ud800"', b"[" * 65 + b"]" * 65,
           b'"' + b"x" * 2000 + b'"']  # fmt: skip
 HEADERS = [
@@ -155,10 +158,29 @@ HEADERS = [
 ]  # fmt: skip
 
 
-def publish(body: bytes, headers: bytes = b"", *, topic: str = "orders", unusual: bool = False) -> bytes:
+# What batches are taken apart by: keys only, other options, faults of every kind, and more than one of them.
+BATCHES = [
+    [{"message": 1}], [{"message": {"n": 2.50}, "options": {"partitionKey": "ord_123"}}, {"message": None}],
+    [{"message": n, "options": {"partitionKey": f"k{n % 5}"}} for n in range(50)],
+    [{"message": n, "options": {}} for n in range(3)],
+    [{"message": 1, "options": {"headers": {"a": "b"}, "correlationId": "c", "delayMs": 5, "ttlMs": 50_000}}],
+    [{"message": 1, "options": {"partitionKey": "k" * 2000}}, {"message": 2, "options": {"partitionKey": "a\0"}}],
+    [{"message": "x" * 2000}], [{"message": 1, "options": {"delayMs": -1}}], [{"message": 1, "option": {}}], [],
+    [{"options": {}}], [{"message": 1, "options": {"partitionKey": 5}}], [{"message": 1}] * 1001,
+]  # fmt: skip
+BATCH_BODIES = [
+    *(json.dumps({"messages": messages}).encode() for messages in BATCHES),
+    b"", b"[]", b'{"messages":[{"message":' + b"[" * 65 + b"]" * 65 + b"}]}", b'{"messages":[{"message":"\xff"}]}',
+    b'{"messages":[{"message":1,"message":2}]}', b'{"messages":[{"message":NaN}]}', b'{"messages":[{"message":1}]',
+]  # fmt: skip
+
+
+def publish(
+    body: bytes, headers: bytes = b"", *, topic: str = "orders", unusual: bool = False, tail: bytes = b""
+) -> bytes:
     host = b"" if headers.startswith(b"Host") else b"Host: localhost\r\n"
     other = b"X-Other: 1\r\n" if unusual else b""
-    head = b"POST /v1/topics/%b/messages HTTP/1.1\r\n%b%b%b" % (topic.encode(), host, headers, other)
+    head = b"POST /v1/topics/%b/messages%b HTTP/1.1\r\n%b%b%b" % (topic.encode(), tail, host, headers, other)
     return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
@@ -188,6 +210,24 @@ async def test_both_ways_answer_the_same_to_the_byte(servers: Servers) -> None:
         plain = publish(body, headers, topic=topic)
         unusual = publish(body, headers, topic=topic, unusual=True)
         assert await replies(server, plain) == await replies(server, unusual), (topic, body[:40], headers[:40])
+
+
+@pytest.mark.timeout(180)
+async def test_both_ways_answer_a_batch_the_same_to_the_byte(servers: Servers) -> None:
+    server = await servers.start(env={"LOGPOST_MAX_MESSAGE_BYTES": "1024"})
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.put("/v1/topics/orders", json={"distribution": {"partitions": 4}})
+        await client.put("/v1/topics/ruled", json={"validate": {"rules": [{"rule": "message == 1"}]}})
+        for topic, body, headers in itertools.product(("orders", "ruled", "none"), BATCH_BODIES, HEADERS):
+            answers = [
+                await replies(server, publish(body, headers, topic=topic, unusual=unusual, tail=b"/batch"))
+                for unusual in (False, True)
+            ]
+            assert PLACE.sub(b"", answers[0][0]) == PLACE.sub(b"", answers[1][0]), (topic, body[:60], headers[:40])
+        stored = (await client.get("/v1/topics/orders/messages?limit=1000")).json()["items"]
+        assert sorted({message["key"] for message in stored if message["key"] is not None}) == [
+            *(f"k{n}" for n in range(5)), "ord_123"
+        ]  # fmt: skip
 
 
 async def test_a_key_is_asked_for_on_both_ways(servers: Servers) -> None:
