@@ -3,6 +3,9 @@
 publish ──published──▶ ┌─────────┐ ──▶ lines of this process: pulls, pushes, streams
 settle  ──freed──────▶ │ Wakeups │
 LISTEN  ──heard──────▶ └─────────┘ ──take_outgoing──▶ NOTIFY ──▶ the other replicas
+
+A replica that is alone tells nobody: a NOTIFY costs the server about as much as the commit it speaks of. It is alone
+while the heartbeat sees no other and no other has been heard of since; one that starts says so to all.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ class Wakeups:
 
     def __init__(self) -> None:
         self.listening = False  # kept by loops/listen.py: while true, hints of other replicas arrive
+        self.heard_count = 0
         self.outgoing = asyncio.Event()
+        self._is_alone = False
+        self._greets = False
         # Topics of which hooks are told, and what is called when something of them may have to be (broker/announce.py).
         self.hooked: frozenset[int] = frozenset()
         self.tell_hooks: Callable[[], None] = lambda: None
@@ -39,17 +45,29 @@ class Wakeups:
     def published(self, partition_ids: Iterable[int]) -> None:
         """Messages were committed in these partitions, by this process."""
         partition_ids = tuple(partition_ids)
-        self._published.update(partition_ids)
-        self.outgoing.set()
+        if not self._is_alone:
+            self._published.update(partition_ids)
+            self.outgoing.set()
         self._tell_topics(partition_ids)
         self._hint_hooks(partition_ids)
 
     def freed(self, group_id: int, partition_ids: Iterable[int]) -> None:
         """Something of a group has become claimable there: it was settled, resumed, moved or brought back."""
         partition_ids = tuple(partition_ids)
-        self._freed.update((group_id, partition_id) for partition_id in partition_ids)
-        self.outgoing.set()
+        if not self._is_alone:
+            self._freed.update((group_id, partition_id) for partition_id in partition_ids)
+            self.outgoing.set()
         self._tell_group(group_id, partition_ids)
+
+    def greet(self) -> None:
+        """Tells the other replicas that this one is there."""
+        self._greets = True
+        self.outgoing.set()
+
+    def counted(self, others: int, heard_before: int) -> None:
+        """So many other replicas were alive, as the database has it; ``heard_before``: ``heard_count`` when it was
+        asked, lest somebody who greeted meanwhile be overlooked."""
+        self._is_alone = others == 0 and self.listening and self.heard_count == heard_before
 
     def settled(self, group_id: int, partition_id: int, lease_id: int, offsets: Collection[int]) -> None:
         """These deliveries have ended, by this process. Only told here: others see it in storage."""
@@ -58,7 +76,10 @@ class Wakeups:
         self._hint_hooks((partition_id,))
 
     def heard(self, payload: str) -> None:
-        """A hint of another replica: ``p`` or ``f``, then hexadecimal numbers. What cannot be read wakes everyone."""
+        """A hint of another replica: ``p`` or ``f``, then hexadecimal numbers; or ``h``, which is a greeting. What
+        cannot be read wakes everyone."""
+        self.heard_count += 1
+        self._is_alone = False
         try:
             kind, *words = payload.split(" ")
             if kind == "p":
@@ -71,6 +92,7 @@ class Wakeups:
 
     def wake_all(self) -> None:
         """Hints may have been missed: everybody looks at everything."""
+        self._is_alone = False
         for listeners in [*self._by_topic.values(), *self._by_group.values()]:
             for listener in tuple(listeners):
                 listener(())
@@ -83,7 +105,8 @@ class Wakeups:
         by_group: dict[int, list[int]] = {}
         for group_id, partition_id in freed:
             by_group.setdefault(group_id, []).append(partition_id)
-        payloads = _split("p", published)
+        payloads = (["h"] if self._greets else []) + _split("p", published)
+        self._greets = False
         for group_id, partition_ids in by_group.items():
             payloads += _split(f"f {group_id:x}", partition_ids)
         return payloads

@@ -50,7 +50,7 @@ def start_duties(supervisor: Supervisor, db: Database, wakeups: Wakeups, replica
     """Starts all of the above. Returns the election, for duties of others: ``election.elected(loop)``."""
     listener = Listener(db, wakeups, replica.id)
     notifier = Notifier(db, wakeups, replica.id)
-    election = Election(db, replica)
+    election = Election(db, wakeups, replica)
     loops = [
         Loop("trim", partial(trim_once, db), interval_ms=min(pace.retention_interval_ms, TRIM_INTERVAL_MS)),
         Loop("retention", partial(retain_once, db), interval_ms=pace.retention_interval_ms),

@@ -14,6 +14,7 @@ import secrets
 import socket
 from datetime import timedelta
 
+from app.broker.wakeups import Wakeups
 from app.domain.errors import Unavailable
 from app.loops.loop import Loop
 from app.storage import replicas
@@ -34,9 +35,19 @@ def this_replica() -> Replica:
 class Election:
     """Keeps this replica's row and the duties it leads. ``interval_ms`` and ``ttl_s`` are for tests."""
 
-    def __init__(self, db: Database, replica: Replica, *, interval_ms: int = INTERVAL_MS, ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self,
+        db: Database,
+        wakeups: Wakeups,
+        replica: Replica,
+        *,
+        interval_ms: int = INTERVAL_MS,
+        ttl_s: float = TTL_S,
+    ) -> None:
         self.replica = replica
         self._db = db
+        self._wakeups = wakeups
+        self._has_greeted = False
         self._ttl_s = ttl_s
         self._clock = asyncio.get_running_loop().time
         self._duties: dict[str, Loop] = {}
@@ -63,7 +74,11 @@ class Election:
 
     async def elect_once(self) -> bool:
         """Says that we live, and takes or keeps what duties can be had."""
-        await replicas.beat(self._db, self.replica)
+        heard_before = self._wakeups.heard_count
+        self._wakeups.counted(await replicas.beat(self._db, self.replica), heard_before)
+        if not self._has_greeted:  # whoever counts from now on counts us; who has counted hears of us
+            self._wakeups.greet()
+            self._has_greeted = True
         asked = self._clock()
         ours = await replicas.hold(self._db, self.replica.id, [*self._duties], timedelta(seconds=self._ttl_s))
         before = {duty for duty in self._duties if self.leads(duty)}

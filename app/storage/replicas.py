@@ -33,16 +33,19 @@ class Seen:
 
 BEAT = """
 with forgotten as (
-    delete from replicas where seen_at < clock_timestamp() - $4::interval and id <> $1)
-insert into replicas (id, host, pid, started_at, seen_at)
-values ($1, $2, $3, clock_timestamp(), clock_timestamp())
-on conflict (id) do update set seen_at = excluded.seen_at
+    delete from replicas where seen_at < clock_timestamp() - $4::interval and id <> $1),
+beaten as (
+    insert into replicas (id, host, pid, started_at, seen_at)
+    values ($1, $2, $3, clock_timestamp(), clock_timestamp())
+    on conflict (id) do update set seen_at = excluded.seen_at)
+select count(*) from replicas where id <> $1 and seen_at >= clock_timestamp() - $5::interval
 """
 
 
-async def beat(db: Database, replica: Replica) -> None:
-    """Says that ``replica`` is alive, and forgets those that have not said so for long."""
-    await db.execute(BEAT, replica.id, replica.host, replica.pid, REMEMBERED_FOR)
+async def beat(db: Database, replica: Replica) -> int:
+    """Says that ``replica`` is alive, and forgets those that have not said so for long. Returns how many others are."""
+    others: int = await db.fetchval(BEAT, replica.id, replica.host, replica.pid, REMEMBERED_FOR, ALIVE_FOR)
+    return others
 
 
 HOLD = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from app.broker.wakeups import Wakeups
 from app.loops.elect import Election, this_replica
 from app.loops.loop import Loop
 from app.loops.supervisor import Supervisor
@@ -16,7 +17,7 @@ class Candidate:
 
     def __init__(self, db: Database, ttl_s: float = 0.6) -> None:
         self.ran = asyncio.Event()
-        self.election = Election(db, this_replica(), interval_ms=100, ttl_s=ttl_s)
+        self.election = Election(db, Wakeups(), this_replica(), interval_ms=100, ttl_s=ttl_s)
         self.loop = self.election.elected(Loop("duty", self.once, interval_ms=10))
 
     async def once(self) -> bool:

@@ -10,10 +10,12 @@ import pytest
 from app.broker.wakeups import Wakeups
 from app.domain.partition import partition_id
 from app.loops import listen
+from app.loops.elect import Election
 from app.loops.listen import Listener, Notifier
 from app.loops.supervisor import Supervisor
-from app.storage import notifications
+from app.storage import notifications, replicas
 from app.storage.database import Database
+from app.storage.replicas import Replica as ReplicaRow
 from tests.servers import wait_until
 
 TOPIC = 7
@@ -29,6 +31,7 @@ class Replica:
         self.wakeups.listen(TOPIC, None, self._on_hint)
         self.listener = Listener(db, self.wakeups, name)
         self.notifier = Notifier(db, self.wakeups, name)
+        self.election = Election(db, self.wakeups, ReplicaRow(name, "localhost", 1))
 
     def _on_hint(self, partitions: Iterable[int]) -> None:
         self.hints.put_nowait(list(partitions))
@@ -144,3 +147,70 @@ async def test_the_last_hints_are_sent_before_the_end(db: Database) -> None:
             one.notifier.stop()
             one.wakeups.published([PARTITION])
         assert await other.hint() == [PARTITION]
+
+
+async def test_a_replica_that_is_alone_tells_nobody(db: Database) -> None:
+    one = Replica(db, "one")
+    async with Supervisor() as supervisor:
+        await one.start(supervisor)
+        for _ in range(2):
+            await one.election.elect_once()
+        await wait_until(lambda: not one.wakeups.outgoing.is_set())  # its greeting is sent
+        one.wakeups.published([PARTITION])
+        one.wakeups.freed(1, [PARTITION])
+        assert one.wakeups.take_outgoing() == []
+        assert await one.hint() == [PARTITION]  # its own readers hear as ever
+
+
+async def test_a_replica_that_comes_is_told_from_its_first_moment_on(db: Database) -> None:
+    one, other = Replica(db, "one"), Replica(db, "other")
+    async with Supervisor() as supervisor:
+        await one.start(supervisor)
+        await one.election.elect_once()
+        await other.start(supervisor)
+        heard = one.wakeups.heard_count
+        await other.election.elect_once()
+        await wait_until(lambda: one.wakeups.heard_count > heard)
+        one.wakeups.published([PARTITION])
+        assert await other.hint() == [PARTITION]
+
+
+async def test_who_greets_while_others_are_counted_is_not_overlooked(db: Database) -> None:
+    one = Replica(db, "one")
+    async with Supervisor() as supervisor:
+        await one.start(supervisor)
+        before = one.wakeups.heard_count
+        one.wakeups.heard("h")
+        one.wakeups.counted(0, before)  # of a moment before it was there
+        one.wakeups.published([PARTITION])
+        assert one.wakeups.take_outgoing() != []
+
+
+async def test_without_a_listen_nobody_believes_to_be_alone(db: Database) -> None:
+    one = Replica(db, "one")
+    await one.election.elect_once()
+    one.wakeups.published([PARTITION])
+    assert len(one.wakeups.take_outgoing()) == 2
+    assert await one.hint() == [PARTITION]
+    async with Supervisor() as supervisor:
+        await one.start(supervisor)
+        await one.election.elect_once()
+        await kill(db, "logpost listen")
+        assert await one.hint() == []  # somebody may have greeted meanwhile
+        one.wakeups.published([PARTITION])
+        assert one.wakeups.take_outgoing() != []
+
+
+async def test_a_replica_that_has_left_is_told_no_more(db: Database) -> None:
+    one, other = Replica(db, "one"), Replica(db, "other")
+    async with Supervisor() as supervisor:
+        await one.start(supervisor)
+        await other.election.elect_once()
+        await one.election.elect_once()
+        await wait_until(lambda: not one.wakeups.outgoing.is_set())
+        one.wakeups.published([PARTITION])
+        assert one.wakeups.take_outgoing() != []
+        await replicas.leave(db, "other")
+        await one.election.elect_once()
+        one.wakeups.published([PARTITION])
+        assert one.wakeups.take_outgoing() == []
