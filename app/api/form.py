@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
@@ -51,10 +52,9 @@ def browsed(topic: str, message: Message) -> bytes:
     )  # fmt: skip
 
 
-def delivered(pulled: Pulled) -> Iterator[bytes]:
+def delivered(pulled: Pulled) -> list[bytes]:
     """The messages of a pull, each as a JSON object, partition by partition in the order of their offsets."""
-    for taken in pulled.taken:
-        yield from _of_lease(pulled, taken)
+    return [*chain.from_iterable(_of_lease(pulled, taken) for taken in pulled.taken)]
 
 
 def _of_lease(pulled: Pulled, taken: Taken) -> Iterator[bytes]:
@@ -66,27 +66,29 @@ def _of_lease(pulled: Pulled, taken: Taken) -> Iterator[bytes]:
         iso(claim.deadline).encode(),
         ack_id_prefix(taken.partition_id, group.id, claim.epoch, claim.lease_id).encode(),
     )
-    for piece in claim.pieces:
-        yield from _of_piece(taken.partition_id, piece, place, tail)
+    return chain.from_iterable(_of_piece(taken.partition_id, piece, place, tail) for piece in claim.pieces)
 
 
-def _of_piece(partition_id: int, piece: Piece, place: bytes, tail: bytes) -> Iterator[bytes]:
-    """The hottest loop of a pull: what the messages of a piece have in common is written once, into a pattern."""
+def _of_piece(partition_id: int, piece: Piece, place: bytes, tail: bytes) -> list[bytes]:
+    """The hottest loop of a pull. To join parts costs half of what filling in a pattern does."""
     start = b'{"id":"' + id_prefix(partition_id, piece.published_at).encode()
     published = b',"publishedAt":"' + iso(piece.published_at).encode() + b'","attempt":'
     keys = piece.keys or [None] * len(piece.payloads)
     if piece.metas is None and piece.attempts is None and piece.offsets is None:
-        plain = b'%b%%x%b%%d,"key":%%b,%b%b1%b1_%%x","message":%%b}' % _literal(start, place, NO_META, published, tail)
-        for offset, (key, payload) in enumerate(zip(keys, piece.payloads, strict=True), piece.first_offset):
-            yield plain % (offset, offset, b"null" if key is None else encode(key), offset, payload)
-        return
-    pattern = b'%b%%x%b%%d,"key":%%b,%%b%b%%d%b%%x_%%x",%%b}' % _literal(start, place, published, tail)
+        middle = b",%b%b1%b1_" % (NO_META, published, tail)
+        return [
+            b"".join((
+                start, (id_ := b"%x" % offset), place, b"%d" % offset, b',"key":',
+                b"null" if key is None else encode(key), middle, id_, b'","message":', payload, b"}",
+            ))
+            for offset, (key, payload) in enumerate(zip(keys, piece.payloads, strict=True), piece.first_offset)
+        ]  # fmt: skip
+    found = []
     metas = piece.metas or [None] * len(keys)
     for (offset, attempt), key, meta, payload in zip(piece.places(), keys, metas, piece.payloads, strict=True):
         head, body = described(meta, payload)
-        yield pattern % (offset, offset, b"null" if key is None else encode(key), head, attempt, attempt, offset, body)
-
-
-def _literal(*parts: bytes) -> tuple[bytes, ...]:
-    """As they have to be in a pattern to come out as they are."""
-    return tuple(part.replace(b"%", b"%%") for part in parts)
+        found.append(b'%b%x%b%d,"key":%b,%b%b%d%b%x_%x",%b}' % (
+            start, offset, place, offset, b"null" if key is None else encode(key), head, published, attempt, tail,
+            attempt, offset, body,
+        ))  # fmt: skip
+    return found
