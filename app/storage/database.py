@@ -25,13 +25,17 @@ from app.storage.vault import NO_KEYS, Vault
 Record = asyncpg.Record
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
-    Tx = Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    PoolConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 else:  # the driver's classes are generic to the type checker only
     Connection = asyncpg.Connection
-    Tx = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+    PoolConnection = asyncpg.pool.PoolConnectionProxy
+Tx = Connection | PoolConnection
 T = TypeVar("T")
 
 ACQUIRE_TIMEOUT_S = 5.0
+# So many connections stay at hand between calls: to take one from the pool and to return it is two tasks, which cost
+# three times what a short statement does.
+MAX_HOT = 4
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 2.0
@@ -122,6 +126,8 @@ class Database:
         self.vault = vault
         self.lineage = lineage
         self._pool = pool
+        self._hot: list[PoolConnection] = []
+        self._waiting = 0
         self._kept: WeakSet[Connection] = WeakSet()
         self._is_pool_old = False
         lineage.on_change.append(self._drop_sessions)
@@ -148,6 +154,7 @@ class Database:
         """Waits a moment for what is running, then cuts it off."""
         try:
             async with asyncio.timeout(5):
+                await self._cool()
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -180,11 +187,35 @@ class Database:
             if self._is_pool_old:
                 self._is_pool_old = False
                 await self._pool.expire_connections()
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+                await self._cool()
+            connection = await self._acquire()
+            is_fit = False
             try:
                 yield connection
+                is_fit = True
             finally:
-                await self._pool.release(connection)
+                if is_fit and len(self._hot) < MAX_HOT and not self._waiting and _is_open(connection):
+                    self._hot.append(connection)
+                else:
+                    await self._pool.release(connection)
+
+    async def _acquire(self) -> PoolConnection:
+        while self._hot:
+            connection = self._hot.pop()
+            if _is_open(connection):
+                return connection
+            await self._pool.release(connection)
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        finally:
+            self._waiting -= 1
+
+    async def _cool(self) -> None:
+        """Gives back to the pool what was kept at hand."""
+        hot, self._hot = self._hot, []
+        for connection in hot:
+            await self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
@@ -207,6 +238,13 @@ class Database:
     async def execute(self, statement: str, *arguments: Any) -> str:
         async with self.connection() as connection:
             return await connection.execute(statement, *arguments)
+
+
+def _is_open(connection: PoolConnection) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it was lost, and the pool has taken it back
+        return False
 
 
 async def _keep_session(_connection: Any) -> None:

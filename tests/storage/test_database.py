@@ -1,0 +1,77 @@
+"""Connections stay at hand between calls, and nobody is worse off for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from app.storage.database import Database
+from tests.servers import wait_until
+
+PID = "select pg_backend_pid()"
+
+
+@pytest.fixture
+async def two(dsn: str) -> AsyncIterator[Database]:
+    """A database of two connections."""
+    db = await Database.open(dsn, pool_size=2)
+    yield db
+    await db.close()
+
+
+async def test_one_call_after_the_other_goes_through_the_same_session(two: Database) -> None:
+    assert len({await two.fetchval(PID) for _ in range(5)}) == 1
+
+
+async def test_a_session_that_ended_meanwhile_is_replaced(two: Database, dsn: str) -> None:
+    pid = await two.fetchval(PID)
+    other = await asyncpg.connect(dsn)
+    await other.execute("select pg_terminate_backend($1)", pid)
+    await wait_until(lambda: not two._hot or _has_ended(two))
+    assert await two.fetchval(PID) != pid
+    await other.close()
+
+
+def _has_ended(db: Database) -> bool:
+    try:
+        return db._hot[0].is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def test_who_waits_gets_the_next_connection_that_is_returned(two: Database) -> None:
+    async with two.connection():
+        async with two.connection() as second:
+            pid = await second.fetchval(PID)
+            waiting = asyncio.ensure_future(two.fetchval(PID))
+            await wait_until(lambda: two._waiting == 1)
+        assert await waiting == pid
+
+
+async def test_a_call_that_was_given_up_leaves_no_session_in_doubt(two: Database) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), two.connection() as connection:
+                await connection.execute("select pg_sleep(10)")
+        assert await two.fetchval("select 1") == 1
+
+
+async def test_what_failed_is_not_carried_into_the_next_call(two: Database) -> None:
+    with pytest.raises(asyncpg.PostgresError):
+        async with two.transaction() as tx:
+            await tx.execute("select 1 / 0")
+    async with two.connection() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("select 1") == 1
+
+
+async def test_nothing_stays_open_after_the_end(dsn: str) -> None:
+    db = await Database.open(dsn, pool_size=2)
+    pid = await db.fetchval(PID)
+    await db.close()
+    other = await asyncpg.connect(dsn)
+    assert await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid) == 0
+    await other.close()
