@@ -154,7 +154,7 @@ class Drain:
         for partition, those in positions.items():
             messages = [publish.messages[position] for position in those]
             size = sum(map(len, map(_payload, messages)))
-            if size <= MAX_ROW_BYTES:
+            if len(those) <= MAX_ROW_MESSAGES and size <= MAX_ROW_BYTES:
                 parts.append((*self._add(publish.topic, messages, partition, size), those))
             else:
                 parts += [(*self._place(publish.topic, publish.messages[each], partition), [each]) for each in those]
