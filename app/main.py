@@ -110,7 +110,7 @@ class Served:
             policy = Policy(settings.push_port_ranges, settings.push_networks)
             sender = Sender(policy, tracing=traces)
             parts = _parts(settings, db, replica := this_replica(), policy, sender)
-            publisher = Publisher(parts.catalog, parts.appender)
+            publisher = Publisher(db, parts.catalog, parts.appender)
             self._parts = parts
             _start(settings, supervisor, parts, replica, sender)
             app.state.parts = parts

@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1/topics/{topic}/groups", tags=["groups"], route_cl
 
 def _place(value: object) -> object:
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError("must be earliest, latest, an ISO 8601 time or an offset")
+        raise ValueError("must be a string or a whole number")
     return value
 
 

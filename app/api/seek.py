@@ -14,9 +14,8 @@ from app.api.problems import problems
 from app.api.route import Route, needs
 from app.broker import seek as verbs
 from app.broker.retain import trim_for
-from app.domain.errors import InvalidField
 from app.domain.group import Group
-from app.domain.position import Position, parse_position, parse_time
+from app.domain.position import Position, parse_place, parse_time
 
 router = APIRouter(prefix="/v1/topics/{topic}/groups/{group}", tags=["groups"], route_class=Route)
 
@@ -88,9 +87,7 @@ async def seek(topic: TopicName, group: GroupName, parts: TheParts, caller: TheC
 @needs("manage")
 async def replay(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller, form: ReplayForm) -> Moved:
     """A seek to a time or an offset."""
-    position = parse_position(form.from_, "from")
-    if isinstance(position, str):
-        raise InvalidField.of("from", "must be an ISO 8601 time or an offset")
+    position = parse_place(form.from_, "from")
 
     async def move(known: Group) -> dict[int, int]:
         await trim_for(parts.db, known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
@@ -17,15 +17,17 @@ import msgspec
 
 from app.broker.appender import Appender
 from app.broker.catalog import Catalog
+from app.broker.drain import digest_of
 from app.domain.errors import DatabaseUnavailable, Fault, IdempotencyKeyReused, MessageRejected
 from app.domain.expression import Context, Expression, Verdict, compile_expression, seen
 from app.domain.message import Landed, NewMessage, holds_json
 from app.domain.options import key_fault
-from app.domain.partition import NUMBER_BITS, partition_for
+from app.domain.partition import NUMBER_BITS, partition_for, partition_id
 from app.domain.payload import decode
 from app.domain.schema import MessageSchema, compile_schema
 from app.domain.topic import Topic
-from app.storage.database import Outdated
+from app.storage.database import Database, Outdated
+from app.storage.idempotency import find_taken
 
 # Topics whose turn is remembered; another one starts anywhere.
 MAX_TURNS = 10_000
@@ -63,7 +65,8 @@ class Checks:
 class Publisher:
     """One per process."""
 
-    def __init__(self, catalog: Catalog, appender: Appender) -> None:
+    def __init__(self, db: Database, catalog: Catalog, appender: Appender) -> None:
+        self._db = db
         self._catalog = catalog
         self._appender = appender
         self._turns: dict[int, int] = {}
@@ -76,11 +79,12 @@ class Publisher:
         ``batch`` says that they came as one, so that faults name their index. Raises TopicNotFound, MessageRejected,
         IdempotencyKeyReused, QueueFull, CommitUnknown and other Unavailable.
         """
+        repeats: Collection[int] = ()
         # catalog.with_topic, written out: this is once per message.
         for _ in range(MAX_TRIES):
             known = self._catalog.fresh_topic(namespace_id, topic) or await self._catalog.topic(namespace_id, topic)
             try:
-                return await self._append(known, messages, batch)
+                return await self._append(known, messages, batch, repeats)
             except Outdated:
                 self._catalog.forget_topic(namespace_id, topic)
             except MessageRejected:
@@ -88,7 +92,9 @@ class Publisher:
                 self._catalog.forget_topic(namespace_id, topic)
                 now = await self._catalog.topic(namespace_id, topic)
                 if (now.id, now.version) == (known.id, known.version):
-                    raise
+                    if len(found := await self._repeats(now, messages)) <= len(repeats):
+                        raise
+                    repeats = found
             except IdempotencyKeyReused as error:
                 raise _in_callers_words(error, batch) from None
         raise DatabaseUnavailable(f"Topic {topic!r} keeps changing; try again.")
@@ -104,12 +110,36 @@ class Publisher:
         """
         return self._appender.append(topic, messages, self._partition_ids(topic, messages))
 
-    def _append(self, topic: Topic, messages: Sequence[NewMessage], batch: bool) -> Awaitable[list[Landed]]:
+    async def _repeats(self, topic: Topic, messages: Sequence[NewMessage]) -> set[int]:
+        """The indexes of those that were published before, with the same payload under the same idempotency key: they
+        are answered as then, whatever the topic takes by now."""
+        if topic.config.idempotency.cloud_events_id:
+            messages = [_once_as_event(message) for message in messages]
+        keys = {
+            index: (partition_id(topic.id, partition_for(key, topic.home_partitions)), key)
+            for index, message in enumerate(messages)
+            if (key := message.idempotency_key) is not None
+        }
+        if not keys:
+            return set()
+        asked = sorted(set(keys.values()))
+        async with self._db.connection() as connection:
+            taken = await find_taken(connection, asked, [topic.config.idempotency.window_ms] * len(asked))
+        return {
+            index
+            for index, key in keys.items()
+            if key in taken and taken[key].digest == digest_of(messages[index].payload)
+        }
+
+    def _append(
+        self, topic: Topic, messages: Sequence[NewMessage], batch: bool, repeats: Collection[int]
+    ) -> Awaitable[list[Landed]]:
+        """``repeats``: the indexes of those that need not be what the topic takes."""
         if topic.config.idempotency.cloud_events_id:
             messages = [_once_as_event(message) for message in messages]
         checks = self._catalog.of_topic(topic, Checks.of)
         if checks is not None:
-            messages = _checked(topic, checks, messages, batch)
+            messages = _checked(topic, checks, messages, batch, repeats)
         return self._appender.append(topic, messages, self._partition_ids(topic, messages))
 
     def _partition_ids(self, topic: Topic, messages: Sequence[NewMessage]) -> list[int]:
@@ -147,13 +177,15 @@ def _once_as_event(message: NewMessage) -> NewMessage:
     return msgspec.structs.replace(message, idempotency_key=message.event_key)
 
 
-def _checked(topic: Topic, checks: Checks, messages: Sequence[NewMessage], batch: bool) -> list[NewMessage]:
+def _checked(
+    topic: Topic, checks: Checks, messages: Sequence[NewMessage], batch: bool, repeats: Collection[int]
+) -> list[NewMessage]:
     """The messages with the keys the topic derives. Raises MessageRejected with every reason."""
     accepted: list[NewMessage] = []
     faults: list[Fault] = []
     for index, message in enumerate(messages):
         found, key = _check(topic, checks, message)
-        if found:
+        if found and index not in repeats:
             field = f"messages[{index}].message" if batch else "message"
             at = index if batch else None
             faults += [dataclasses.replace(fault, field=fault.field or field, index=at) for fault in found]

@@ -3,6 +3,7 @@
     settled here ──────▶ told at once ─────────────┐
     settled elsewhere ─▶ hint, or the next look ───┴▶ room for more
     not settled ───────▶ renewed every third of lockTtlMs, until ackTimeoutMs after it was handed out
+    extended ──────────▶ left alone from then on: it ends when its consumer said
 
 Storage is the truth: one statement now and then tells of every lease of every window in this process.
 """
@@ -10,9 +11,11 @@ Storage is the truth: one statement now and then tells of every lease of every w
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from app.broker.demand import Pulled
 from app.broker.settle import Settlement, Settler
@@ -32,9 +35,11 @@ CLOSED = "every consumer that had it closed its connection without settling it"
 
 @dataclass(eq=False, slots=True)
 class Holding:
-    """A lease: its deliveries by offset, until when it lasts, and when it is renewed no longer (the loop's clock)."""
+    """A lease: its deliveries by offset, the deadline it got from us (None where we do not know which), until when that
+    is, and when it is renewed no longer (both by the loop's clock)."""
 
     ack_ids: dict[int, AckId]
+    deadline: datetime | None
     until: float
     bound: float
 
@@ -58,10 +63,13 @@ class Window:
             by_place[ack_id.partition_id, self.group_id, ack_id.lease_id][ack_id.offset] = ack_id
         bound = asyncio.get_running_loop().time() + pulled.group.config.ack_timeout_ms / 1000
         ends = {
-            (taken.partition_id, self.group_id, taken.claim.lease_id): taken.since + lease_ms / 1000
+            (taken.partition_id, self.group_id, taken.claim.lease_id): (
+                taken.claim.deadline,
+                taken.since + lease_ms / 1000,
+            )
             for taken in pulled.taken
         }
-        self.leases |= {place: Holding(ack_ids, ends[place], bound) for place, ack_ids in by_place.items()}
+        self.leases |= {place: Holding(ack_ids, *ends[place], bound) for place, ack_ids in by_place.items()}
 
     def settled(self, partition_id: int, lease_id: int, offsets: Collection[int]) -> None:
         holding = self.leases.get(place := (partition_id, self.group_id, lease_id))
@@ -86,7 +94,8 @@ class Window:
             if not any(low <= offset < high for part in parts for low, high in part.ranges)
         ]
         if parts:
-            holding.until = asyncio.get_running_loop().time() + min(part.seconds for part in parts)
+            ours = [part.seconds for part in parts if holding.deadline in (None, part.deadline)]
+            holding.until = asyncio.get_running_loop().time() + min(ours, default=math.inf)
         if gone:
             self.settled(place[0], place[2], gone)
 
@@ -174,12 +183,19 @@ class Windows:
 
     async def _renew(self, holders: dict[Place, Window]) -> None:
         now = asyncio.get_running_loop().time()
-        due: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        due: dict[tuple[int, int], dict[int, tuple[Holding, int]]] = defaultdict(dict)
         for place, window in holders.items():
             holding = window.leases.get(place)
             if holding is None or holding.until - now > self.lock_ttl_ms / 1000 * 2 / 3:
                 continue
             if (until := min(now + self.lock_ttl_ms / 1000, holding.bound)) > holding.until + 0.01:
-                due[place[0], place[1]][place[2]] = int((until - now) * 1000)
-        for (partition_id, group_id), by_lease in sorted(due.items()):
-            await windows.renew(self._db, partition_id, group_id, [*by_lease], [*by_lease.values()])
+                due[place[0], place[1]][place[2]] = (holding, int((until - now) * 1000))
+        for partition_id, group_id in sorted(due):
+            by_lease = due[partition_id, group_id]
+            holdings, timeouts_ms = zip(*by_lease.values(), strict=True)
+            deadlines = [holding.deadline for holding in holdings]
+            for holding in holdings:
+                holding.deadline = None  # until the answer is there
+            ends = await windows.renew(self._db, partition_id, group_id, [*by_lease], deadlines, timeouts_ms)
+            for holding, deadline in zip(holdings, ends, strict=True):
+                holding.deadline = deadline

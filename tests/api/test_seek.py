@@ -54,6 +54,20 @@ async def test_a_replay_takes_a_time_or_an_offset(client: httpx.AsyncClient, bod
     field_of(await client.post(f"{GROUP}/replay", json=body))
 
 
+async def test_a_refused_place_is_told_only_what_that_call_takes(client: httpx.AsyncClient) -> None:
+    await declared(client)
+    time = "a time like 2026-01-31T12:00:00Z"
+    for call, body, allowed in (
+        ("/seek", {"timestamp": "latest"}, time), ("/replay", {"from": "latest"}, f"an offset, or {time}"),
+        ("s/new", {"startFrom": "last"}, f"earliest, latest, an offset, or {time}"),
+    ):  # fmt: skip
+        sent = (
+            client.put(f"{TOPIC}/group{call}", json=body) if call == "s/new" else client.post(GROUP + call, json=body)
+        )
+        problem = problem_of(await sent, 422, "invalid_field")
+        assert [error["reason"] for error in problem["errors"]] == [f"must be {allowed}"]
+
+
 async def test_what_is_not_there_is_404_with_its_code(client: httpx.AsyncClient) -> None:
     await declared(client)
     for call, body in (("seek", {"position": "latest"}), ("replay", {"from": 1})):

@@ -319,6 +319,21 @@ async def test_every_failing_index_of_a_batch_is_named(replica: Replica) -> None
     assert await stored(replica, topic) == []
 
 
+async def test_a_repeat_is_answered_as_the_first_time_though_the_topic_takes_it_no_longer(replica: Replica) -> None:
+    """Whoever lost the answer to a publish is not to be told that nothing was stored. What is no repeat is refused."""
+    await replica.topic()
+    once = [message(b'{"n": %d}' % n, idempotency_key=str(n)) for n in (500, 600)]
+    first = await publish(replica, *once)
+    await replica.topic(TopicConfig(validate=CHECKED, partition_key="headers.user"))
+    assert [result.offset for result in await publish(replica, *once)] == [result.offset for result in first]
+    (again,) = await publish(replica, once[1])
+    assert (again.id, again.duplicate) == (first[1].id, True)
+    for other in (message(b'{"n": 700}', idempotency_key="700"), message(b'{"n": 501}', idempotency_key="500")):
+        with pytest.raises(MessageRejected) as refused:
+            await publish(replica, once[0], other, once[1])
+        assert {fault.index for fault in refused.value.faults} == {1}
+
+
 async def test_a_change_made_at_another_replica_counts_at_once(pair: Pair) -> None:
     here, there = pair
     topic = await here.topic(partitions=1)

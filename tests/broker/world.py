@@ -60,7 +60,7 @@ class Replica:
         self.catalog = Catalog(db)
         self.wakeups = Wakeups()
         self.appender = Appender(db, max_messages=50_000, max_bytes=1 << 28, on_published=self.wakeups.published)
-        self.publisher = Publisher(self.catalog, self.appender)
+        self.publisher = Publisher(db, self.catalog, self.appender)
         self.unsettled = Unsettled(db, max_unsettled)
         self.puller = Puller(db, self.catalog, self.wakeups, self.unsettled)
         self.settler = Settler(db, self.wakeups)

@@ -148,6 +148,28 @@ async def test_an_extended_delivery_is_left_to_its_client(dsn: str) -> None:
             assert texts(await taking) == ["next"]
 
 
+async def test_a_delivery_whose_client_shortens_its_lease_comes_back_when_that_ends(dsn: str) -> None:
+    """Of its lease the rest is renewed as before. Any replica may have been asked, and need not be the stream's."""
+    async with replica(dsn, lock_ttl_ms=1000) as one, replica(dsn) as two:
+        await one.declare(group={"ackTimeoutMs": 60_000, "ordering": "key", "retries": QUICK})
+        await one.publish("a:1", "b:1")
+        clock = asyncio.get_running_loop().time
+        async with one.events(STREAM, max=2) as events:
+            first, other = await take(events, 2)
+
+            async def is_renewed() -> bool:
+                deliveries = await one.send("GET", f"{BILLING}/deliveries")
+                return bool(deliveries["items"][0]["leaseExpiresAt"] > first["leaseExpiresAt"])
+
+            await wait_until(is_renewed)
+            started = clock()
+            await two.send("POST", f"{BILLING}/extend", {"ackIds": [first["ackId"]], "ackTimeoutMs": 500})
+            (again,) = await asyncio.wait_for(take(events, 1), 5)
+            assert 0.4 < clock() - started < 2
+            assert (again["message"], again["attempt"]) == ("a:1", 2)
+            await one.ack(again, other)
+
+
 async def test_a_key_is_with_one_stream_at_a_time_and_in_order_over_failures(dsn: str) -> None:
     """Three streams on two replicas, nacks now and then: a message is acked only after all before it of its key.
 
