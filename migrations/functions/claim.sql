@@ -42,6 +42,7 @@ declare
     picked bigint[] := '{}';
     picked_bytes bigint := 0;
     taken bigint[] := '{}';
+    keyed bigint[]; keyed_keys text[];  -- of what is taken, for others who ask which keys are in flight
     held bigint[]; held_keys text[]; held_expiries timestamptz[];
     late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
     retained bigint;
@@ -200,6 +201,8 @@ begin
                    or s.fate = 'held' and s.n_held > held_limit - waiting)
             select max(stop.at),
                    coalesce(array_agg(s.o order by s.o) filter (where s.fate = 'taken'), '{}'),
+                   array_agg(s.o) filter (where s.fate = 'taken' and s.key is not null),
+                   array_agg(s.key) filter (where s.fate = 'taken' and s.key is not null),
                    array_agg(s.o) filter (where s.fate = 'held'),
                    array_agg(s.key) filter (where s.fate = 'held'),
                    array_agg(s.expiry) filter (where s.fate = 'held'),
@@ -210,7 +213,7 @@ begin
                    count(*) filter (where s.fate = 'filtered'),
                    count(*) filter (where s.fate = 'filtered' and s.o = any (failed)),
                    count(*) filter (where s.fate = 'expired')
-            into upto, taken, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
+            into upto, taken, keyed, keyed_keys, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
                  n_filtered, n_failed, n_late
             from stop left join counted s on s.o < stop.at;
             upto := coalesce(upto, start);
@@ -247,29 +250,36 @@ begin
     end if;
     n_lost := start - c.next_offset;
 
+    if mode <> 'key' then
+        keyed := null; keyed_keys := null;
+    elsif plain then
+        select coalesce(array_agg(x.base_offset + k.i - 1), '{}'), coalesce(array_agg(k.key), '{}')
+        into keyed, keyed_keys
+        from batches x
+        cross join lateral unnest(x.keys) with ordinality k (key, i)
+        where x.partition_id = p and x.base_offset between first_base and last_base and k.key is not null
+          and x.base_offset + k.i - 1 >= start and x.base_offset + k.i - 1 < upto;
+    else
+        keyed := coalesce(keyed, '{}'); keyed_keys := coalesce(keyed_keys, '{}');
+        if cardinality(picked) > 0 then
+            select keyed || coalesce(array_agg(x.o), '{}'), keyed_keys || coalesce(array_agg(coalesce(d.key, e.key)), '{}')
+            into keyed, keyed_keys
+            from unnest(picked) x (o)
+            left join envelopes_at(p, picked) e on e."offset" = x.o
+            left join deferred d on d.partition_id = p and d.group_id = g and d."offset" = x.o
+            where coalesce(d.key, e.key) is not null;
+        end if;
+    end if;
     if plain and upto > start then
-        insert into leases (partition_id, group_id, id, deadline, owner, pending)
-        values (p, g, lease, ends, who, int8multirange(int8range(start, upto)));
+        insert into leases (partition_id, group_id, id, deadline, owner, pending, offsets, keys)
+        values (p, g, lease, ends, who, int8multirange(int8range(start, upto)), keyed, keyed_keys);
     elsif cardinality(picked || taken) > 0 then
-        insert into leases (partition_id, group_id, id, deadline, owner, pending, deferrals)
-        select p, g, lease, ends, who, range_agg(int8range(x.o, x.o + 1)), cardinality(picked) > 0
+        insert into leases (partition_id, group_id, id, deadline, owner, pending, deferrals, offsets, keys)
+        select p, g, lease, ends, who, range_agg(int8range(x.o, x.o + 1)), cardinality(picked) > 0, keyed, keyed_keys
         from unnest(picked || taken) x (o);
     else
         outcome := 'again'; more := true; return next; return;
     end if;
-    if mode = 'key' then
-        update leases l set offsets = k.offsets, keys = k.keys
-        from (select coalesce(array_agg(x.o), '{}') as offsets,
-                     coalesce(array_agg(coalesce(d.key, e.key)), '{}') as keys
-              from (select generate_series(start, upto - 1) as o where plain
-                    union all select unnest(picked || taken)) x
-              left join envelopes_at(p, case when plain then array(select generate_series(start, upto - 1))
-                                             else picked || taken end) e on e."offset" = x.o
-              left join deferred d on d.partition_id = p and d.group_id = g and d."offset" = x.o
-              where coalesce(d.key, e.key) is not null) k
-        where l.partition_id = p and l.group_id = g and l.id = lease;
-    end if;
-
     if plain then
         return query
         select 'ok', is_more, lease, ends, c.epoch, greatest(x.base_offset, start), null::bigint[], x.published_at,
