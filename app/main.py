@@ -247,6 +247,9 @@ def _defaults(settings: Settings) -> Defaults:
         ),
         partitions=settings.partitions,
         group=GroupConfig(
+            ordering=settings.ordering,
+            start_from=settings.start_from,
+            ack_mode=settings.ack_mode,
             concurrency=settings.concurrency,
             batch_size=settings.batch_size,
             max_in_flight=settings.max_in_flight,

@@ -89,9 +89,7 @@ class Settings(BaseSettings):
     retention_interval_ms: int = Field(
         60_000, ge=0, le=DAY_MS, description="Pause between two removals of messages past retention; 0 is off."
     )
-    attempt_retention_ms: int = Field(
-        7 * DAY_MS, ge=1000, le=YEAR_MS, description="How long the record of a delivery attempt can be read."
-    )
+    attempt_retention_ms: int = Field(7 * DAY_MS, ge=1000, le=YEAR_MS, description="How long attempts can be read.")
 
     # What a topic gets that says nothing else
     partitions: int = Field(1, ge=1, le=65_536, description="Partitions of a topic that does not say.")
@@ -106,6 +104,9 @@ class Settings(BaseSettings):
     )
 
     # What a group gets that says nothing else
+    ordering: Literal["partition", "key", "none"] = Field("partition", description="What is delivered in order.")
+    start_from: Literal["latest", "earliest"] = Field("latest", description="Where a new group begins.")
+    ack_mode: Literal["auto", "manual"] = Field("auto", description="What acks a push: its answer, or a later call.")
     concurrency: int = Field(1, ge=1, le=10_000, description="Parallel deliveries of a push group.")
     batch_size: int = Field(50, ge=1, le=1000, description="Most messages one pull returns when it does not say.")
     max_in_flight: int = Field(10_000, ge=1, le=1_000_000, description="Most unsettled messages of a pull group.")

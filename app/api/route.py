@@ -112,7 +112,8 @@ class StrictRequest(Request):
         async for chunk in super().stream():
             size += len(chunk)
             if size > MAX_BODY_BYTES:
-                raise TooLarge(f"The body has more than {MAX_BODY_BYTES} bytes.")
+                reason = f"is larger than {MAX_BODY_BYTES} bytes"
+                raise TooLarge(f"The body {reason}.", [Fault(reason, "body")])
             yield chunk
 
     async def body(self) -> bytes:

@@ -116,6 +116,9 @@ async def test_a_push_group_has_as_many_in_flight_as_its_concurrency(orders: htt
 
 async def test_defaults_are_the_servers_settings(dsn: str) -> None:
     settings = {
+        "ordering": "key",
+        "start_from": "earliest",
+        "ack_mode": "manual",
         "concurrency": 2,
         "batch_size": 3,
         "max_in_flight": 4,
@@ -129,6 +132,7 @@ async def test_defaults_are_the_servers_settings(dsn: str) -> None:
     async with serving(dsn, **settings) as client:
         await client.put("/v1/topics/orders")
         group = (await client.put(GROUP, json={"retries": {"max": 1}, "deadLetter": {"onDead": None}})).json()
+    assert (group["ordering"], group["startFrom"], group["ackMode"]) == ("key", "earliest", "manual")
     assert (group["concurrency"], group["batchSize"], group["maxInFlight"], group["ackTimeoutMs"]) == (2, 3, 4, 5000)
     assert group["retries"] == {"max": 1, "strategy": "fixed", "baseDelay": 7, "maxDelay": 8}
     assert group["deadLetter"] == {"enabled": False, "onDead": None}

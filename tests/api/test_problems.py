@@ -126,7 +126,8 @@ async def test_bodies_of_another_type_or_size_are_refused(client: httpx.AsyncCli
         answer = await client.put("/v1/topics/orders", content=b"{}", headers=headers)
         assert_problem(answer, 415, "unsupported_media_type")
     large = b'{"tags": ["' + b"x" * 2_000_000 + b'"]}'
-    assert_problem(await client.put("/v1/topics/orders", content=large, headers=JSON), 413, "too_large")
+    problem = assert_problem(await client.put("/v1/topics/orders", content=large, headers=JSON), 413, "too_large")
+    assert [error["field"] for error in problem["errors"]] == ["body"]
     packed = await client.put("/v1/topics/orders", content=b"{}", headers=JSON | {"content-encoding": "gzip"})
     assert_problem(packed, 415, "unsupported_media_type")
 
