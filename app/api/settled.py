@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.api.dependencies import GroupName, TopicName
 from app.api.documents import Answer, Form
@@ -19,7 +20,10 @@ from app.broker.demand import DEFAULT_BYTES
 
 router = APIRouter(prefix="/v1/topics/{topic}/groups/{group}", tags=["deliveries"])
 
-AckId = Annotated[str, Field(examples=["ack_10000_1_1_1a2133e5dd85f6ec_1_1"])]
+ACK_ID = "ack_10000_1_1_1a2133e5dd85f6ec_1_"
+MIXED: JsonDict = {"ack": [f"{ACK_ID}1"], "nack": [{"ackId": f"{ACK_ID}2", "reason": "no such account"}]}
+
+AckId = Annotated[str, Field(examples=[f"{ACK_ID}1"])]
 Reason = Annotated[str | None, Field(max_length=4096, examples=["no such account"])]
 DelayMs = Annotated[int | None, Field(ge=0, le=MAX_DELAY_MS)]
 TimeoutMs = Annotated[int | None, Field(ge=100, le=86_400_000)]
@@ -94,6 +98,8 @@ class ExtendForm(Form):
 
 
 class MixedForm(Form):
+    model_config = ConfigDict(json_schema_extra={"examples": [MIXED]})
+
     ack: list[AckId] = Field([], max_length=MAX_ACK_IDS)
     nack: list[NackForm] = Field([], max_length=MAX_ACK_IDS)
     discard: list[DiscardForm] = Field([], max_length=MAX_ACK_IDS)
