@@ -15,6 +15,9 @@ from bench.faults.history import Event, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
 
+SIZES = (1, 20, 200, 500)
+
+
 class Consumer:
     def __init__(self, group: str, number: int, client: Client, phase: Phase) -> None:
         self.group = group
@@ -46,11 +49,11 @@ class Consumer:
         """None when the answer was lost or none was to be had."""
         self.pulls += 1
         wait_ms = self.random.choice((0, 200, 1000))
-        size = self.random.choice((1, 5, 20, 100))
+        size = self.random.choice(SIZES)
         event = Event(f="pull", topic=TOPIC, group=self.group, cons=self.label, t0=now())
         self.client.recorder.invoke([event])
         body = {"max": size, "waitMs": wait_ms, "consumer": self.label}
-        answer = await self.client.call("POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3)
+        answer = await self.client.call("POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3, wait_s=wait_ms / 1000)
         messages: list[Message] | None = None
         if answer.type == "ok":
             try:
@@ -101,9 +104,9 @@ class Consumer:
             await self._settle(self.random.choice(("ack", "nack", "extend")), late)
 
     def _intent(self, message: Message) -> str:
-        if message.offset % 389 == 7 and self.group != "sought":
+        if self.phase.is_poison(message.offset) and self.group != "sought":
             return "nack"  # poison
-        chance = self.random.random()
+        chance = self.random.random() / self.phase.mischief
         for intent, share in (("nack", 0.02), ("discard", 0.003), ("extend", 0.005), ("forget", 0.0015)):
             if chance < share:
                 return intent

@@ -27,6 +27,7 @@ read       one message of the log as a reader saw it: cons names the session ("a
 audit      a whole partition was read from start to end: cons, off = its last offset, data {final: true}
 dlq        one dead letter in a listing: group, part, off, val, att; exp = when it died
 fault      val = its name, from t0 to t1; data {kill: true} when processes died at t0, {hung: group} for a hang
+window     of the nemesis, from t0 to t1: faults that began in it belong to it; what lasts goes on beside the next one
 recovery   val = the fault, t0 = when it was over, t1 = the first success after it
 quiesce    the drain, ``ok`` when every lag came to 0
 sample     data {process: {rss, fds, connections, ...}}

@@ -19,6 +19,9 @@ from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
 RECOVERY_TIMEOUT_S = 60.0
 QUIET = 0.25
+# What takes longer than this goes on beside the next window; no more than so many do.
+WINDOW_S = 2.5
+MOST_PENDING = 2
 
 Fault = Callable[["Nemesis", float], Awaitable[None]]
 
@@ -48,30 +51,50 @@ class Nemesis:
         self.windows = 0
         self._turn = asyncio.Lock()  # of those who end replicas and start them again
         self._measuring: set[asyncio.Task[None]] = set()
+        self._acting: set[asyncio.Task[None]] = set()
+        self._defects: list[BaseException] = []
 
     async def run(self, until: Callable[[], bool]) -> None:
         """Window after window, until told to end; then everything is whole again."""
         while not until():
             self.windows += 1
             await self._window()
-        self.current = "nothing"
+            if self._defects:
+                raise self._defects[0]
         await self.recovered()
+        self.current = "nothing"
 
     async def recovered(self) -> None:
+        """When everything is whole again."""
+        await asyncio.gather(*self._acting)
         await asyncio.gather(*self._measuring)
 
     async def _window(self) -> None:
         if self.random.random() < QUIET:
             self.current = "quiet"
-            await self.phase.sleep(self.random.uniform(1.0, 2.5))
+            await self.phase.sleep(self.random.uniform(1.0, 2.0))
             return
+        event = Event(f="window", topic=TOPIC, t0=now())
         count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
         names = self.random.sample(self.faults, count)
         self.current = " + ".join(names)
-        await asyncio.gather(*(self._one(name) for name in names))
+        for name in names:
+            task = asyncio.create_task(self._one(name))
+            self._acting.add(task)
+            task.add_done_callback(self._ended)
+        await asyncio.wait(self._acting, timeout=WINDOW_S)
+        while len(self._acting) > MOST_PENDING:
+            await asyncio.wait(self._acting, return_when=asyncio.FIRST_COMPLETED)
         for proxy in self.cluster.proxies:
             proxy.heal()
-        await self.phase.sleep(self.random.uniform(1.0, 2.5))
+        event.val = self.current
+        self.recorder.complete([event], "ok")
+        await self.phase.sleep(self.random.uniform(0.5, 1.5))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._acting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defects.append(error)
 
     async def _one(self, name: str) -> None:
         await asyncio.sleep(self.random.uniform(0, 0.5))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TOPIC = "orders"
-PARTITIONS = 4
-KEYS = 48
+PARTITIONS = 8
+KEYS = 96
 LEASE_MS = 3000
 # Of streams and pushes; their servers renew it.
 LOCK_TTL_MS = 2500
@@ -60,9 +60,19 @@ class Phase:
     draining: bool = False
     over: bool = False
     hung: str | None = None
-    rate: float = 1000.0
+    rate: float = 1200.0
+    seconds: float = 120.0
     lasts: dict[int, int] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def mischief(self) -> float:
+        """How often consumers fail, of what they do at 300 messages a second: the failures a second stay the same."""
+        return min(1.0, 300 / self.rate)
+
+    def is_poison(self, offset: int) -> bool:
+        """Whether a message is refused every time."""
+        return offset % (389 if self.mischief == 1.0 else 1999) == 7
 
     async def sleep(self, seconds: float) -> None:
         """Less if the run is over before."""

@@ -16,6 +16,10 @@ from bench.faults.plan import KEYS, PARTITIONS, TOPIC, Phase
 
 PATH = f"/v1/topics/{TOPIC}/messages"
 GIVE_UP_S = 90.0
+# Messages in a call: single ones, whose answers come right after their commits, and batches, which make the numbers.
+SIZES = (1, 1, 1, 5, 20, 100, 200)
+# Who was held up by a fault makes up for so much of the time.
+BEHIND_S = 6.0
 
 
 class Placed(msgspec.Struct):
@@ -48,8 +52,8 @@ class Publisher:
         """Publishes at ``share`` of the run's rate until publishing ends, and until nothing is unknown any more."""
         due = time.monotonic()
         while self.phase.publishing:
-            size = self.random.choice((1, 1, 5, 20, 40))
-            due = max(due, time.monotonic() - 2.0) + size / (self.phase.rate * share)
+            size = self.random.choice(SIZES)
+            due = max(due, time.monotonic() - BEHIND_S) + size / (self.phase.rate * share)
             await self._publish([self._draft() for _ in range(size)])
             await self.phase.sleep(max(0.0, due - time.monotonic()))
 

@@ -50,9 +50,11 @@ class Totals:
 
 def build(context: Context, findings: Findings, totals: Totals, seed: int) -> dict[str, Any]:
     counts = context.counts
-    recoveries = defaultdict[str, list[float]](list)
+    alone = defaultdict[str, list[float]](list)
+    among_others = defaultdict[str, list[float]](list)
     for event in context.recoveries:
-        recoveries[event.val or "?"].append((event.t1 - event.t0) / SECOND)
+        found = alone if context.was_alone(event) else among_others
+        found[event.val or "?"].append((event.t1 - event.t0) / SECOND)
     return {
         "seed": seed,
         "seconds": round(max(0, context.end - context.begin) / SECOND, 1),
@@ -68,10 +70,12 @@ def build(context: Context, findings: Findings, totals: Totals, seed: int) -> di
         "deadLetters": totals.dead,
         "seeks": counts["seek.ok"],
         "redrives": counts["redrive.ok"],
+        "windows": context.fault_windows(),
         "faults": len(context.faults),
         "faultsByName": dict(sorted(Counter(fault.val or "?" for fault in context.faults).items())),
         "acknowledgedBeforeAKill": context.at_risk(),
-        "recoverySeconds": {name: _quantiles(values) for name, values in sorted(recoveries.items())},
+        "recoverySeconds": {name: _quantiles(values) for name, values in sorted(alone.items())},
+        "recoverySecondsAmongOthers": {name: _quantiles(values) for name, values in sorted(among_others.items())},
         "violations": {f"{invariant} {kind}": n for (invariant, kind), n in sorted(findings.counts.items())},
         "undecided": dict(findings.undecided),
         "witnesses": msgspec.to_builtins(findings.witnesses),
@@ -99,11 +103,13 @@ def text(verdict: Verdict, *, witnesses: int = 3) -> str:
         f"acks         {_pairs(facts['acks'])}; {facts['refusedSettles']} stale, {facts['ackedTwice']} acked twice",
         f"pulls        {_pairs(facts['pulls'])}",
         f"dead letters {facts['deadLetters']}, redriven {facts['redrives']}; seeks {facts['seeks']}",
-        f"faults       {facts['faults']} ({_pairs(facts['faultsByName'])})",
+        f"faults       {facts['faults']} in {facts['windows']} windows ({_pairs(facts['faultsByName'])})",
         f"at risk      {_pairs(facts['acknowledgedBeforeAKill'])} acknowledged before a kill",
     ]
     for name, values in facts["recoverySeconds"].items():
         lines.append(f"recovery     {name}: {_pairs(values)}")
+    for name, values in facts["recoverySecondsAmongOthers"].items():
+        lines.append(f"recovery     {name}, among other faults: {_pairs(values)}")
     for what, count in facts["undecided"].items():
         lines.append(f"undecided    {what}: {count}")
     shown: Counter[tuple[str, str]] = Counter()

@@ -51,7 +51,7 @@ class Run:
         self.history = options.directory / "history"
         self.recorder = Recorder(self.history, "run")
         self.pulse = Pulse()
-        self.phase = Phase(rate=options.rate)
+        self.phase = Phase(rate=options.rate, seconds=options.minutes * 60)
         self.begin = time.monotonic()
         self.lag: dict[str, int | None] = {}
 
