@@ -9,6 +9,7 @@ in which nothing was acknowledged, no fault fired, or the drain or the final aud
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -45,7 +46,11 @@ def check_events(events: Iterable[Event], *, seed: int = 0, wanted: Wanted | Non
 def check_directory(directory: Path, *, seed: int = 0, wanted: Wanted | None = None) -> Verdict:
     """Checks the files of a run, shard by shard."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        return _check(*shards.on_disk(directory, Path(scratch)), seed, wanted or Wanted())
+        gc.disable()  # millions of objects, and no cycles among them
+        try:
+            return _check(*shards.on_disk(directory, Path(scratch)), seed, wanted or Wanted())
+        finally:
+            gc.enable()
 
 
 def _check(context: Context, partitions: Partitions, seed: int, wanted: Wanted) -> Verdict:

@@ -10,15 +10,12 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from zlib import crc32
+from typing import BinaryIO
 
 import msgspec
 
 from bench.faults.context import Context, Place
 from bench.faults.history import Event, history, read_lines
-
-EVENTS_PER_SHARD = 1_500_000  # about 1 GB while it is checked
-BYTES_PER_EVENT = 220
 
 Partitions = Iterator[tuple[Place, list[Event]]]
 
@@ -35,30 +32,25 @@ def in_memory(events: Iterable[Event]) -> tuple[Context, Partitions]:
 
 def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
     """Splits the files of a run under ``scratch``; the shards are removed as they are used up."""
-    total = sum(path.stat().st_size for path in directory.glob("*.jsonl"))
-    shards = max(1, round(total / BYTES_PER_EVENT / EVENTS_PER_SHARD))
     folder = Path(tempfile.mkdtemp(prefix="shards-", dir=scratch))
-    paths = [folder / f"{number}.shard" for number in range(shards)]
-    files = [path.open("wb") for path in paths]
+    files: dict[Place, BinaryIO] = {}
     encoder = msgspec.json.Encoder()
     context = Context()
     for event in history(directory):
         place = context.take(event)
         if place is not None:
-            files[crc32(f"{place[0]}/{place[1]}".encode()) % shards].write(encoder.encode(event) + b"\n")
-    for file in files:
+            if place not in files:
+                files[place] = (folder / f"{len(files)}.shard").open("wb", buffering=1 << 20)
+            files[place].write(encoder.encode(event) + b"\n")
+    for file in files.values():
         file.close()
     context.finish()
-    return context, _shards(folder, paths)
+    return context, _shards(folder, {place: Path(file.name) for place, file in files.items()})
 
 
-def _shards(folder: Path, paths: list[Path]) -> Partitions:
-    for path in paths:
-        partitions = defaultdict[Place, list[Event]](list)
-        for event in read_lines(path):
-            assert event.part is not None
-            partitions[event.topic, event.part].append(event)
+def _shards(folder: Path, paths: dict[Place, Path]) -> Partitions:
+    for place, path in sorted(paths.items()):
+        events = list(read_lines(path))
         path.unlink()
-        for place in sorted(partitions):
-            yield place, partitions.pop(place)
+        yield place, events
     folder.rmdir()
