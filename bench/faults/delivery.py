@@ -15,6 +15,9 @@ from bench.faults.history import MS, NEVER, SECOND, SLACK, Event
 LATE_EXECUTION = 60 * SECOND
 
 
+Spans = list[tuple[int, int]]
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """A message handed to a consumer under one ackId. Nanoseconds; NEVER for what did not happen.
@@ -69,7 +72,7 @@ class Delivery:
         return min(self.nacked, self.expires_lo)
 
     @property
-    def failures(self) -> list[tuple[int, int]]:
+    def failures(self) -> Spans:
         """Every time, from and to, in which it may have failed: a nack without an answer may never have been carried
         out."""
         if self.ack_ok is not None and self.nacked == NEVER:
@@ -88,10 +91,10 @@ class Delivery:
         """The earliest it can have stopped being in flight."""
         return min(self.acked, self.nacked, self.expires_lo, self.taken)
 
-    def take_back(self, earlier: Delivery, since: int) -> None:
+    def take_back(self, failures: Spans, since: int) -> None:
         """An earlier message of its key may have failed, at this time or later."""
-        for begin, end in earlier.failures:
-            if end >= since:
+        for begin, end in failures:
+            if end >= since and begin < self.taken:
                 self.taken = min(self.taken, max(begin, self.claimed))
 
     def settle(self, event: Event) -> None:
@@ -144,14 +147,13 @@ def take_back_followers(deliveries: Iterable[Delivery]) -> None:
     for delivery in sorted(deliveries, key=lambda each: each.claimed):
         since = delivery.claimed - SLACK
         flying.land(since)
-        for other in flying.failing:
+        for other, failures in flying.failing.items():
             if other.offset < delivery.offset:
-                delivery.take_back(other, since)
-        if delivery.failures:
-            for other in flying.all:
-                if other.offset > delivery.offset:
-                    other.take_back(delivery, since)
-        flying.take(delivery)
+                delivery.take_back(failures, since)
+        failures = flying.take(delivery)
+        for other in flying.all if failures else ():
+            if other.offset > delivery.offset:
+                other.take_back(failures, since)
 
 
 class Flying:
@@ -159,14 +161,17 @@ class Flying:
 
     def __init__(self) -> None:
         self.all: dict[Delivery, None] = {}
-        self.failing: dict[Delivery, None] = {}
+        self.failing: dict[Delivery, Spans] = {}
         self._ends: list[tuple[int, int, Delivery]] = []
 
-    def take(self, delivery: Delivery) -> None:
+    def take(self, delivery: Delivery) -> Spans:
+        """Returns when it may have failed."""
         self.all[delivery] = None
-        if delivery.failures:
-            self.failing[delivery] = None
+        failures = delivery.failures
+        if failures:
+            self.failing[delivery] = failures
         heappush(self._ends, (delivery.over, id(delivery), delivery))
+        return failures
 
     def land(self, moment: int) -> list[Delivery]:
         """Forgets, and returns, what was over before."""
