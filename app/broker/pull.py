@@ -233,7 +233,7 @@ class Puller:
     async def _claim_judged(self, taking: Taking, partition_id: int) -> Claim:
         """One claim, repeated while it only moves the cursor over messages that are not for this group."""
         while True:
-            judged = await judge(self._db, self._catalog, taking.group, partition_id)
+            judged = await judge(self._db, self._catalog, taking.group, partition_id, wanted=taking.room)
             with self._doubts.claiming(taking.group.id, taking.demand.owner, taking.lease_ms) as name:
                 claim = await claims.claim(
                     self._db, partition_id, taking.group, owner=name, wanted=taking.room,

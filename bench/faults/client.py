@@ -171,9 +171,7 @@ class Client:
         heard = [url for url in self.urls if all(now_s - due < SILENT_S for due in self._asked[url].values())]
         return self.random.choice(heard or self.urls)
 
-    async def _call(
-        self, method: str, url: str, body: Any, timeout_s: float, headers: dict[str, str] | None
-    ) -> Answer:
+    async def _call(self, method: str, url: str, body: Any, timeout_s: float, headers: dict[str, str] | None) -> Answer:
         data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
         said = {"content-type": "application/json"} | (headers or {})
         try:

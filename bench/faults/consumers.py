@@ -53,7 +53,9 @@ class Consumer:
         event = Event(f="pull", topic=TOPIC, group=self.group, cons=self.label, t0=now())
         self.client.recorder.invoke([event])
         body = {"max": size, "waitMs": wait_ms, "consumer": self.label}
-        answer = await self.client.call("POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3, wait_s=wait_ms / 1000)
+        answer = await self.client.call(
+            "POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3, wait_s=wait_ms / 1000
+        )
         messages: list[Message] | None = None
         if answer.type == "ok":
             try:

@@ -55,7 +55,9 @@ def _check_one_key(
     # Of the seek that began this epoch: the answer of the last claim may have come after the next one.
     floor, _ = floor_of(picture, group, ordered[-1].claimed) if group.seeks else (0, 0)
     reached = bisect_left(offsets, floor)
-    unsettled: dict[int, None] = {}  # offsets before this index, as far as they were not settled before the claim at hand
+    unsettled: dict[
+        int, None
+    ] = {}  # offsets before this index, as far as they were not settled before the claim at hand
     flying = Flying()
     hands: Counter[tuple[int, str]] = Counter()  # of what is flying: offset and consumer
     for delivery in ordered:
@@ -84,9 +86,7 @@ def _check_one_key(
             break
 
 
-def _may_be_passed(
-    picture: Picture, group: GroupPicture, offset: int, by: Delivery, done: dict[int, int]
-) -> bool:
+def _may_be_passed(picture: Picture, group: GroupPicture, offset: int, by: Delivery, done: dict[int, int]) -> bool:
     """Whether a later message of the key may be handed out although this one was not settled long before, and was not
     handed to the same consumer before."""
     if done.get(offset, NEVER) <= by.event.t1:
