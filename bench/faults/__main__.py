@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--rate", type=float, default=1200.0, help="messages a second, over all publishers")
+    parser.add_argument("--rate", type=float, default=1300.0, help="messages a second, over all publishers")
     parser.add_argument("--out", type=Path, help="where the history, the logs and the report go, and stay")
     parser.add_argument("--broken", choices=BROKEN, help="spoil this in the run's database; to pass is to catch it")
     parser.add_argument("--messages", type=int, default=1, help="fewer acknowledged publishes are no result")

@@ -28,7 +28,7 @@ from bench.faults.plan import LOCK_TTL_MS
 from bench.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 60.0
 SETTINGS = {
     "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
     "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),
@@ -162,6 +162,13 @@ class Cluster:
             replica.start()
         for replica in self.replicas:
             await replica.ready()
+
+    async def revive(self) -> None:
+        """Starts replicas that have ended."""
+        for replica in self.replicas:
+            if replica.process is not None and replica.process.poll() is not None:
+                replica.start()
+                await replica.ready()
 
     async def stop_postgres(self) -> None:
         if self._keeper is not None:

@@ -15,7 +15,9 @@ from bench.faults.history import Event, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
 
-SIZES = (1, 20, 200, 500)
+# How many at once. Who has caught up lets a few gather: many small claims are no better a test than few large ones.
+SIZES = (1, 50, 500, 500)
+GATHER_S = 0.4
 
 
 class Consumer:
@@ -44,6 +46,8 @@ class Consumer:
                 await self.phase.sleep(self.random.uniform(0.02, 0.3))
             elif messages:
                 await self._work(messages)
+                if len(messages) < max(SIZES):
+                    await self.phase.sleep(self.random.uniform(0, GATHER_S))
 
     async def _pull(self) -> list[Message] | None:
         """None when the answer was lost or none was to be had."""
@@ -144,7 +148,7 @@ class Consumer:
     async def _send(self, intent: str, body: dict[str, Any], events: list[Event]) -> Answer:
         begun = now()
         self.client.recorder.invoke(events)
-        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=5)
+        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=LEASE_MS / 1000)
         statuses: dict[str, str] = {}
         if answer.type == "ok" or answer.status == 409:
             try:

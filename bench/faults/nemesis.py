@@ -111,6 +111,8 @@ class Nemesis:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
             # Two faults met: what one wanted to break, the other had broken.
             self.recorder.complete([event], "fail")
+            if name in ENDING:
+                await self.cluster.revive()
             return
         self.fired += 1
         self.recorder.complete([event], "ok")

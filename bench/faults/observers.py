@@ -67,7 +67,7 @@ class Observer:
             if page:
                 offset = page[-1] + 1
             if page is None or len(page) < limit or limit == 1:
-                await self.phase.sleep(self.random.uniform(0.05, 0.5))
+                await self.phase.sleep(self.random.uniform(0.2, 1.0))
 
     async def audit(self, session: str, *, final: bool = False) -> bool:
         """Reads every partition from start to end; False if it had to be given up."""

@@ -18,11 +18,13 @@ GROUPS: dict[str, dict[str, Any]] = {
     "by-key": {"ordering": "key", "retries": {"max": 3, "strategy": "exponential", "baseDelay": 100, "maxDelay": 800}},
     "any": {"ordering": "none", "retries": {"max": 2, "strategy": "fixed", "baseDelay": 100}},
     "sought": {"ordering": "key", "retries": {"max": 9, "strategy": "fixed", "baseDelay": 100}},
-    "pushed": {"ordering": "key", "retries": {"max": 4, "strategy": "fixed", "baseDelay": 100}, "concurrency": 8},
+    "pushed": {"ordering": "key", "retries": {"max": 4, "strategy": "fixed", "baseDelay": 100}, "concurrency": 16},
 }
-# What is pushed: a part, because a request for each message costs more than everything else.
+# What is pushed: a part, because a request for each message costs more than everything else. Of many keys, because
+# those of one key are pushed one after the other.
 PUSHED = "pushed"
-PUSHED_KEYS = tuple(f"key-{number}" for number in range(5))
+PUSHED_KEYS = tuple(f"push-{number}" for number in range(24))
+PUSHED_SHARE = 0.04
 SOUGHT = "sought"
 REDRIVEN = ("by-partition", "by-key", "any")
 
@@ -60,15 +62,16 @@ class Phase:
     draining: bool = False
     over: bool = False
     hung: str | None = None
-    rate: float = 1200.0
+    rate: float = 1300.0
     seconds: float = 120.0
     lasts: dict[int, int] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def mischief(self) -> float:
-        """How often consumers fail, of what they do at 300 messages a second: the failures a second stay the same."""
-        return min(1.0, 300 / self.rate)
+        """How often consumers fail, of what they do in a slow run. A failure costs as much as a hundred successes: that
+        there are so many a second is enough."""
+        return 1.0 if self.rate <= 300 else 150 / self.rate
 
     def is_poison(self, offset: int) -> bool:
         """Whether a message is refused every time."""

@@ -27,7 +27,7 @@ from bench.faults.receiver import Receiver
 from bench.faults.streams import StreamConsumer
 from bench.faults.verdict import Verdict
 
-PUBLISHERS = 6
+PUBLISHERS = 10
 # Of each group that is not pushed: two that pull, and one that reads its stream.
 CONSUMERS = (Consumer, Consumer, StreamConsumer)
 PROGRESS_S = 5.0
