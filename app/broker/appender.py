@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
+from app import failpoints
 from app.broker import tally
 from app.broker.drain import Drain, Publish, once_keys
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
@@ -198,7 +199,9 @@ class Appender:
         keys = once_keys(publishes)
         drain = Drain(publishes, await self._connection.find_taken(keys) if keys else {})
         rows = drain.rows
+        failpoints.hit(failpoints.APPENDING)
         appended = await self._connection.append(rows) if rows else []
+        failpoints.hit(failpoints.APPENDED)
         answered = 0
         for publish, results in drain.answers(appended):
             answered += len(results)

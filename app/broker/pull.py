@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from app import failpoints
 from app.broker import tally
 from app.broker.catalog import Catalog, GroupKey
 from app.broker.demand import Demand, Pulled, Taking, reason
@@ -226,6 +227,7 @@ class Puller:
                     lease_ms=taking.lease_ms, is_first=not taking.taken,
                 )  # fmt: skip
         line.put_back(partition_id for partition_id in partition_ids if partition_id not in found)
+        failpoints.hit(failpoints.CLAIMED)
         for partition_id, claim in found.items():
             tally.claimed(group, claim)
             taking.add(partition_id, claim, since)
@@ -240,6 +242,7 @@ class Puller:
                     byte_limit=taking.byte_room, lease_ms=taking.lease_ms, judged=judged,
                     is_first=not taking.taken,
                 )  # fmt: skip
+            failpoints.hit(failpoints.CLAIMED)
             tally.claimed(taking.group, claim)
             if claim.outcome != "again" or taking.taken or asyncio.get_running_loop().time() >= taking.until:
                 return claim

@@ -71,6 +71,8 @@ def _check(context: Context, partitions: Partitions, seed: int, wanted: Wanted) 
     quiet.check_independence(context, latencies, findings)
     pushes.check_total(context, repeats, findings)
     leaks.check(context, findings)
+    for torn in context.torn:
+        findings.add("I17", "torn", torn.val or "?", torn)
     for quiesce in context.quiesces:
         if quiesce.type != "ok":
             findings.add("I16", "no drain", "the lag did not come to 0 in time", quiesce)

@@ -22,6 +22,7 @@ LOST = 0  # the status of a call that got no whole answer
 # A replica that has not answered a call for so much longer than it was to wait is asked nothing more for the moment,
 # or everybody would soon be waiting for it.
 SILENT_S = 0.7
+AVOIDED_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Client:
         self.pulse = pulse
         self.random = random.Random(seed)
         self._asked: dict[str, dict[object, float]] = {url: {} for url in urls}
+        self._avoided: dict[str, float] = dict.fromkeys(urls, 0.0)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=5), auto_decompress=False
         )
@@ -162,13 +164,20 @@ class Client:
         asked = self._asked[url]
         asked[call] = time.monotonic() + wait_s
         try:
-            return await self._call(method, url + path, body, timeout_s, headers)
+            answer = await self._call(method, url + path, body, timeout_s, headers)
         finally:
             del asked[call]
+        if answer.status == LOST:
+            self._avoided[url] = time.monotonic() + AVOIDED_S * self.random.random()
+        return answer
 
     def _choose(self) -> str:
         now_s = time.monotonic()
-        heard = [url for url in self.urls if all(now_s - due < SILENT_S for due in self._asked[url].values())]
+        heard = [
+            url
+            for url in self.urls
+            if now_s > self._avoided[url] and all(now_s - due < SILENT_S for due in self._asked[url].values())
+        ]
         return self.random.choice(heard or self.urls)
 
     async def _call(self, method: str, url: str, body: Any, timeout_s: float, headers: dict[str, str] | None) -> Answer:

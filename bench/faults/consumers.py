@@ -14,7 +14,6 @@ from bench.faults.client import Answer, Client, Message, Pulled, Settled, on_our
 from bench.faults.history import Event, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
-
 # How many at once. Who has caught up lets a few gather: many small claims are no better a test than few large ones.
 SIZES = (1, 50, 500, 500)
 GATHER_S = 0.4

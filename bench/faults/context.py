@@ -58,6 +58,7 @@ class Context:
     faults: list[Event] = field(default_factory=list)
     recoveries: list[Event] = field(default_factory=list)
     windows: list[Event] = field(default_factory=list)
+    torn: list[Event] = field(default_factory=list)
     seeks: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     quiesces: list[Event] = field(default_factory=list)
@@ -181,6 +182,9 @@ class Context:
 
     def _take_window(self, event: Event) -> None:
         self.windows.append(event)
+
+    def _take_torn(self, event: Event) -> None:
+        self.torn.append(event)
 
     def _take_sample(self, event: Event) -> None:
         self.samples.append(event)

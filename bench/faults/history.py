@@ -30,6 +30,7 @@ fault      val = its name, from t0 to t1; data {kill: true} when processes died 
 window     of the nemesis, from t0 to t1: faults that began in it belong to it; what lasts goes on beside the next one
 recovery   val = the fault, t0 = when it was over, t1 = the first success after it
 quiesce    the drain, ``ok`` when every lag came to 0
+torn       val says what a purge, or retention, of the topic beside the tested one did by halves
 sample     data {process: {rss, fds, connections, ...}}
 =========  ===============================================================================================
 

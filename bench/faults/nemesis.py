@@ -14,11 +14,14 @@ import psutil
 
 from bench.faults.client import Pulse
 from bench.faults.cluster import Cluster, Replica
-from bench.faults.history import Event, Recorder, now
+from bench.faults.history import Event, Recorder, now, option
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
+from bench.faults.points import Points
 
 RECOVERY_TIMEOUT_S = 60.0
 QUIET = 0.25
+FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
+FAILPOINTS = 0.6  # of the other windows have one
 # What takes longer than this goes on beside the next window; no more than so many do.
 WINDOW_S = 2.5
 MOST_PENDING = 2
@@ -38,13 +41,16 @@ class Nemesis:
         seed: int,
         faults: Sequence[str] = (),
         others: Mapping[str, Fault] | None = None,
+        points: Points | None = None,
     ) -> None:
         self.cluster = cluster
         self.recorder = recorder
         self.pulse = pulse
         self.phase = phase
         self.random = random.Random(seed)
+        self._spare = random.Random(seed + 1)
         self.faults = sorted(faults or FAULTS)
+        self.points = points
         self._acts = FAULTS | dict(others or {})
         self.current = "nothing"
         self.fired = 0
@@ -77,6 +83,13 @@ class Nemesis:
         event = Event(f="window", topic=TOPIC, t0=now())
         count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
         names = self.random.sample(self.faults, count)
+        if self._turn.locked():
+            # A replica is away or comes back: what else there is to break is not that.
+            lasting = [name for name in self.faults if name not in ENDING]
+            names = [self._spare.choice(lasting) if name in ENDING and lasting else name for name in names]
+        if self.points is not None and self.random.random() < FAILPOINTS:
+            is_inside = self.points.draw_inside() or self._turn.locked()
+            names.append(FAILPOINT_INSIDE if is_inside else FAILPOINT)
         self.current = " + ".join(names)
         for name in names:
             task = asyncio.create_task(self._one(name))
@@ -107,7 +120,10 @@ class Nemesis:
             event.data = {"hung": "any"}
         self.recorder.invoke([event])
         try:
-            await self._acts[name](self, self.random.uniform(0.5, 2.0))
+            if name in (FAILPOINT, FAILPOINT_INSIDE):
+                await self._hit(event, is_inside=name == FAILPOINT_INSIDE)
+            else:
+                await self._acts[name](self, self.random.uniform(0.5, 2.0))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
             # Two faults met: what one wanted to break, the other had broken.
             self.recorder.complete([event], "fail")
@@ -117,10 +133,21 @@ class Nemesis:
         self.fired += 1
         self.recorder.complete([event], "ok")
         # For a kill the clock runs from the kill, for everything that lasts from its end.
-        moment = event.t0 if name in SUDDEN else event.t1
-        task = asyncio.create_task(self._measure(name, moment))
+        moment = event.t0 if name in SUDDEN or option(event, "kill") else event.t1
+        task = asyncio.create_task(self._measure(event.val or name, moment))
         self._measuring.add(task)
         task.add_done_callback(self._measuring.discard)
+
+    async def _hit(self, event: Event, *, is_inside: bool) -> None:
+        assert self.points is not None
+        point = self.points.next(is_inside=is_inside)
+        event.val = f"at {point}"
+        event.t0, died = await self.points.hit(point)
+        event.data = {"kill": died}
+        if died:
+            await asyncio.sleep(0.3)
+            for replica in self.cluster.replicas:
+                await replica.ready()
 
     async def _measure(self, name: str, moment: int) -> None:
         """Until somebody got a publish and a delivery through that were begun after the fault."""
@@ -293,5 +320,5 @@ FAULTS: dict[str, Fault] = {
     "half close": proxied(lambda _, proxy: proxy.half_close("down")),
     "hang any": hang_any,
 }
-ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica"})
+ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica", FAILPOINT})
 SUDDEN = frozenset(name for name in FAULTS if name.startswith(("kill", "terminate", "reset")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -32,6 +33,7 @@ class Observer:
         self.phase = phase
         self.random = client.random
         self.recorder = client.recorder
+        self._seeking = asyncio.Lock()
 
     async def watch_cursors(self) -> None:
         while not self.phase.over:
@@ -119,7 +121,13 @@ class Observer:
     async def seek_sometimes(self) -> None:
         while self.phase.publishing:
             await self.phase.sleep(self.random.uniform(8, 20))
-            await self._seek()
+            await self.seek()
+
+    async def seek(self) -> None:
+        """One seek after the other, whoever asks for them."""
+        async with self._seeking:
+            if self.phase.publishing:
+                await self._seek()
 
     async def _seek(self) -> None:
         last = min(self.phase.lasts.values(), default=1)
@@ -144,15 +152,18 @@ class Observer:
     async def redrive_sometimes(self) -> None:
         while self.phase.publishing:
             await self.phase.sleep(self.random.uniform(2, 6))
-            group = self.random.choice(REDRIVEN)
-            letters = await self.list_dead(group, "redriver", pages=1)
-            if not letters or not self.phase.publishing:
-                continue
-            for part, offset, message_id in self.random.sample(letters, min(5, len(letters))):
-                event = Event(f="redrive", topic=TOPIC, group=group, part=part, off=offset, t0=now())
-                self.recorder.invoke([event])
-                answer = await self.client.call("POST", f"{BASE}/groups/{group}/dead-letters/{message_id}/retry")
-                self.recorder.complete([event], answer.type, status=answer.status)
+            await self.redrive()
+
+    async def redrive(self) -> None:
+        group = self.random.choice(REDRIVEN)
+        letters = await self.list_dead(group, "redriver", pages=1)
+        if not letters or not self.phase.publishing:
+            return
+        for part, offset, message_id in self.random.sample(letters, min(5, len(letters))):
+            event = Event(f="redrive", topic=TOPIC, group=group, part=part, off=offset, t0=now())
+            self.recorder.invoke([event])
+            answer = await self.client.call("POST", f"{BASE}/groups/{group}/dead-letters/{message_id}/retry")
+            self.recorder.complete([event], answer.type, status=answer.status)
 
     async def list_dead(self, group: str, session: str, *, pages: int = 1_000_000) -> list[tuple[int, int, str]] | None:
         """Records dead letters, newest first; returns partition, offset and message id of each."""

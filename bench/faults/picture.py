@@ -188,7 +188,7 @@ class Picture:
 
 
 def latest_effect(seek: Event) -> int:
-    """Until when a seek may take effect: one without an answer may still be carried out by a replica that stood still."""
+    """Until when a seek may take effect: what was not answered may be carried out by a replica that stood still."""
     return seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION
 
 

@@ -13,6 +13,8 @@ from bench.faults.history import SECOND
 from bench.faults.picture import Picture
 from bench.faults.verdict import INVARIANTS, Findings, Verdict
 
+AT = "at "  # how the names of faults begin that are failpoints
+
 
 @dataclass
 class Totals:
@@ -55,6 +57,7 @@ def build(context: Context, findings: Findings, totals: Totals, seed: int) -> di
     for event in context.recoveries:
         found = alone if context.was_alone(event) else among_others
         found[event.val or "?"].append((event.t1 - event.t0) / SECOND)
+    by_name = dict(sorted(Counter(fault.val or "?" for fault in context.faults).items()))
     return {
         "seed": seed,
         "seconds": round(max(0, context.end - context.begin) / SECOND, 1),
@@ -72,7 +75,8 @@ def build(context: Context, findings: Findings, totals: Totals, seed: int) -> di
         "redrives": counts["redrive.ok"],
         "windows": context.fault_windows(),
         "faults": len(context.faults),
-        "faultsByName": dict(sorted(Counter(fault.val or "?" for fault in context.faults).items())),
+        "faultsByName": {name: n for name, n in by_name.items() if not name.startswith(AT)},
+        "failpoints": {name.removeprefix(AT): n for name, n in by_name.items() if name.startswith(AT)},
         "acknowledgedBeforeAKill": context.at_risk(),
         "recoverySeconds": {name: _quantiles(values) for name, values in sorted(alone.items())},
         "recoverySecondsAmongOthers": {name: _quantiles(values) for name, values in sorted(among_others.items())},
@@ -104,6 +108,7 @@ def text(verdict: Verdict, *, witnesses: int = 3) -> str:
         f"pulls        {_pairs(facts['pulls'])}",
         f"dead letters {facts['deadLetters']}, redriven {facts['redrives']}; seeks {facts['seeks']}",
         f"faults       {facts['faults']} in {facts['windows']} windows ({_pairs(facts['faultsByName'])})",
+        f"failpoints   {_pairs(facts['failpoints'])}",
         f"at risk      {_pairs(facts['acknowledgedBeforeAKill'])} acknowledged before a kill",
     ]
     for name, values in facts["recoverySeconds"].items():

@@ -89,7 +89,10 @@ def _check_seeks(group: GroupPicture, seeks: Sequence[Event], findings: Findings
     highest = list(accumulate((delivery.event.epoch for delivery in by_end), max))
     asked = sorted((delivery for delivery in by_end if delivery.claimed < NEVER), key=lambda each: each.event.t0)
     # From the back: the delivery with the lowest epoch among those asked for later.
-    lowest = list(accumulate(reversed(asked), lambda one, other: min(one, other, key=lambda each: each.event.epoch)))
+    lowest: list[Delivery] = []
+    for delivery in reversed(asked):
+        is_lower = not lowest or delivery.event.epoch < lowest[-1].event.epoch
+        lowest.append(delivery if is_lower else lowest[-1])
     for seek in seeks:
         before = bisect_left(by_end, seek.t0, key=lambda delivery: delivery.event.t1)
         after = len(asked) - bisect_right(asked, seek.t1, key=lambda delivery: delivery.event.t0)
