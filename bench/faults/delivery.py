@@ -131,6 +131,18 @@ def settle_all(by_token: dict[str, Delivery], settles: Iterable[Event]) -> None:
             delivery.settle(event)
 
 
+def claim_together(deliveries: Iterable[Delivery]) -> None:
+    """What came under one lease was claimed at one moment, though its parts came at several, and the server's time was
+    put on our clock anew for each."""
+    claims: dict[str, int] = {}
+    leases = [(delivery, (delivery.event.tok or "").rsplit("_", 2)[0]) for delivery in deliveries]
+    for delivery, lease in leases:
+        claims[lease] = min(claims.get(lease, NEVER), delivery.claimed)
+    for delivery, lease in leases:
+        if delivery.claimed - claims[lease] <= SLACK:
+            delivery.claimed = claims[lease]
+
+
 def end_at_seeks(deliveries: Iterable[Delivery], seeks: Iterable[Event]) -> None:
     """A seek ends what is in flight: ``taken``, whether it is sure to have happened or not."""
     spans = sorted((seek.t0, seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION) for seek in seeks)

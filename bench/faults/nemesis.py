@@ -21,7 +21,11 @@ from bench.faults.points import Points
 RECOVERY_TIMEOUT_S = 60.0
 QUIET = 0.25
 FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
-FAILPOINTS = 0.6  # of the other windows have one
+# How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
+# let everybody catch up, and to come by every failpoint often.
+REST_S, LONG_REST_S = (0.5, 1.5), (1.0, 2.5)
+FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
+LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
 WINDOW_S = 2.5
 MOST_PENDING = 2
@@ -60,6 +64,10 @@ class Nemesis:
         self._acting: set[asyncio.Task[None]] = set()
         self._defects: list[BaseException] = []
 
+    @property
+    def is_long(self) -> bool:
+        return self.phase.seconds >= LONG_S
+
     async def run(self, until: Callable[[], bool]) -> None:
         """Window after window, until told to end; then everything is whole again."""
         while not until():
@@ -87,7 +95,8 @@ class Nemesis:
             # A replica is away or comes back: what else there is to break is not that.
             lasting = [name for name in self.faults if name not in ENDING]
             names = [self._spare.choice(lasting) if name in ENDING and lasting else name for name in names]
-        if self.points is not None and self.random.random() < FAILPOINTS:
+        share = LONG_FAILPOINTS if self.is_long else FAILPOINTS
+        if self.points is not None and self.random.random() < share:
             is_inside = self.points.draw_inside() or self._turn.locked()
             names.append(FAILPOINT_INSIDE if is_inside else FAILPOINT)
         self.current = " + ".join(names)
@@ -102,7 +111,7 @@ class Nemesis:
             proxy.heal()
         event.val = self.current
         self.recorder.complete([event], "ok")
-        await self.phase.sleep(self.random.uniform(0.5, 1.5))
+        await self.phase.sleep(self.random.uniform(*(LONG_REST_S if self.is_long else REST_S)))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._acting.discard(task)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bench.faults.context import Context, GroupInfo
-from bench.faults.delivery import LATE_EXECUTION, Delivery, end_at_seeks, settle_all
+from bench.faults.delivery import LATE_EXECUTION, Delivery, claim_together, end_at_seeks, settle_all
 from bench.faults.history import NEVER, SLACK, Event, option
 
 
@@ -103,6 +103,8 @@ class Picture:
                 self.index[offset] = len(self.keys[key])
                 self.keys[key].append(offset)
         for group in self.groups.values():
+            if not group.info.is_push:
+                claim_together(group.deliveries)
             settle_all(group.by_token, group.settles)
             end_at_seeks(group.deliveries, group.seeks)
             for entries in group.dead.values():

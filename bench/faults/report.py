@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
@@ -29,6 +29,11 @@ class Totals:
     dead: int = 0
     refused_settles: int = 0
     by_group: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Totals) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            setattr(self, each.name, value + getattr(other, each.name))
 
     def take(self, picture: Picture) -> None:
         self.partitions += 1

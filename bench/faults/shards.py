@@ -8,16 +8,47 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from bench.faults.context import Context, Place
 from bench.faults.history import Event, history, read_lines
 
-Partitions = Iterator[tuple[Place, list[Event]]]
+
+class Load(Protocol):
+    """The events of one partition, once. ``is_shared``: another process can load them as well."""
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def __call__(self) -> list[Event]: ...
+
+
+Partitions = Mapping[Place, Load]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    events: list[Event]
+    is_shared: bool = False
+
+    def __call__(self) -> list[Event]:
+        return self.events
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    path: Path
+    is_shared: bool = True
+
+    def __call__(self) -> list[Event]:
+        events = list(read_lines(self.path))
+        self.path.unlink()
+        return events
 
 
 def in_memory(events: Iterable[Event]) -> tuple[Context, Partitions]:
@@ -27,7 +58,7 @@ def in_memory(events: Iterable[Event]) -> tuple[Context, Partitions]:
         if place is not None:
             partitions[place].append(event)
     context.finish()
-    return context, iter(sorted(partitions.items()))
+    return context, {place: Kept(kept) for place, kept in partitions.items()}
 
 
 def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
@@ -45,12 +76,4 @@ def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
     for file in files.values():
         file.close()
     context.finish()
-    return context, _shards(folder, {place: Path(file.name) for place, file in files.items()})
-
-
-def _shards(folder: Path, paths: dict[Place, Path]) -> Partitions:
-    for place, path in sorted(paths.items()):
-        events = list(read_lines(path))
-        path.unlink()
-        yield place, events
-    folder.rmdir()
+    return context, {place: Shard(Path(file.name)) for place, file in files.items()}
