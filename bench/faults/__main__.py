@@ -34,7 +34,7 @@ def main() -> int:
 
     broken = BROKEN.get(given.broken or "")
     wanted = Wanted(given.messages, given.faults)
-    drain_s = 120.0 if broken is None else 15.0  # what is broken may never be done
+    drain_s = 300.0 if broken is None else 15.0  # what is broken may never be done
     options = Options(given.seed, given.minutes, given.rate, directory, wanted, broken, drain_s)
     verdict = asyncio.run(Run(options).run())
 

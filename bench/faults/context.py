@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from bench.faults.history import MS, SECOND, Event, option
+from bench.faults.history import MS, SECOND, Event, Head, option
 
 Place = tuple[str, int]
 
@@ -75,7 +75,11 @@ class Context:
     _troubles: list[int] = field(default_factory=list)
     _lasting: list[int] = field(default_factory=list)
 
-    def take(self, event: Event) -> Place | None:
+    def learns_of(self, head: Head) -> bool:
+        """Whether more than its head is wanted of an event."""
+        return hasattr(self, f"_take_{head.f}")
+
+    def take(self, event: Head) -> Place | None:
         """Learns from an event; returns the partition whose check needs it, or None if only the whole does."""
         self.counts[f"{event.f}.{event.type}"] += 1
         if event.t0:

@@ -23,12 +23,12 @@ QUIET = 0.25
 FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
-REST_S, LONG_REST_S = (0.5, 1.5), (1.0, 2.5)
+REST_S, LONG_REST_S = (0.3, 1.0), (1.0, 2.5)
 FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
 LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
-WINDOW_S = 2.5
-MOST_PENDING = 2
+WINDOW_S = 2.0
+MOST_PENDING = 3
 
 Fault = Callable[["Nemesis", float], Awaitable[None]]
 
@@ -86,7 +86,7 @@ class Nemesis:
     async def _window(self) -> None:
         if self.random.random() < QUIET:
             self.current = "quiet"
-            await self.phase.sleep(self.random.uniform(1.0, 2.0))
+            await self.phase.sleep(self.random.uniform(0.5, 1.5))
             return
         event = Event(f="window", topic=TOPIC, t0=now())
         count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))

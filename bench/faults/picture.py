@@ -50,6 +50,17 @@ class GroupPicture:
     def name(self) -> str:
         return self.info.name
 
+    def finish(self) -> None:
+        """When everything is there."""
+        if not self.info.is_push:
+            claim_together(self.deliveries)
+        settle_all(self.by_token, self.settles)
+        end_at_seeks(self.deliveries, self.seeks)
+        for entries in self.dead.values():
+            entries.sort(key=lambda entry: entry.exp)
+        for found in self.by_offset.values():
+            found.sort(key=lambda delivery: (delivery.claimed, delivery.event.t1))
+
     def last_sure_seek(self, before: int = NEVER) -> Event | None:
         """The latest seek that was over before a time, whose effect nothing of unknown outcome can have followed."""
         return max((s for s in self.seeks if s.type == "ok" and s.t1 < before), key=lambda s: s.t0, default=None)
@@ -103,14 +114,7 @@ class Picture:
                 self.index[offset] = len(self.keys[key])
                 self.keys[key].append(offset)
         for group in self.groups.values():
-            if not group.info.is_push:
-                claim_together(group.deliveries)
-            settle_all(group.by_token, group.settles)
-            end_at_seeks(group.deliveries, group.seeks)
-            for entries in group.dead.values():
-                entries.sort(key=lambda entry: entry.exp)
-            for found in group.by_offset.values():
-                found.sort(key=lambda delivery: (delivery.claimed, delivery.event.t1))
+            group.finish()
 
     @property
     def final_audit(self) -> Event | None:

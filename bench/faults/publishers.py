@@ -86,7 +86,7 @@ class Publisher:
             return None
         if chance < 0.1 + PUSHED_SHARE:
             return self.random.choice(PUSHED_KEYS)
-        return "hot" if chance < 0.24 else f"key-{self.random.randrange(KEYS)}"
+        return "hot" if chance < 0.2 else f"key-{self.random.randrange(KEYS)}"
 
     async def _publish(self, drafts: Sequence[Draft]) -> None:
         deadline = time.monotonic() + GIVE_UP_S

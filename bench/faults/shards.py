@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from bench.faults.context import Context, Place
-from bench.faults.history import Event, history, read_lines
+from bench.faults.history import Event, operations, read_lines
 
 
 class Load(Protocol):
@@ -65,14 +65,15 @@ def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
     """Splits the files of a run under ``scratch``; the shards are removed as they are used up."""
     folder = Path(tempfile.mkdtemp(prefix="shards-", dir=scratch))
     files: dict[Place, BinaryIO] = {}
-    encoder = msgspec.json.Encoder()
+    decoder = msgspec.json.Decoder(Event)
     context = Context()
-    for event in history(directory):
-        place = context.take(event)
-        if place is not None:
-            if place not in files:
-                files[place] = (folder / f"{len(files)}.shard").open("wb", buffering=1 << 20)
-            files[place].write(encoder.encode(event) + b"\n")
+    for path in sorted(directory.glob("*.jsonl")):
+        for head, line in operations(path):
+            place = context.take(decoder.decode(line) if context.learns_of(head) else head)
+            if place is not None:
+                if place not in files:
+                    files[place] = (folder / f"{len(files)}.shard").open("wb", buffering=1 << 20)
+                files[place].write(line)
     for file in files.values():
         file.close()
     context.finish()
