@@ -81,6 +81,8 @@ class Nemesis:
     async def recovered(self) -> None:
         """When everything is whole again."""
         await asyncio.gather(*self._acting)
+        if self.points is not None:
+            await self.points.finished()
         await asyncio.gather(*self._measuring)
 
     async def _window(self) -> None:
@@ -152,7 +154,7 @@ class Nemesis:
         point = self.points.next(is_inside=is_inside)
         event.val = f"at {point}"
         event.t0, died = await self.points.hit(point)
-        event.data = {"kill": died}
+        event.data, event.t1 = {"kill": died}, now()
         if died:
             await asyncio.sleep(0.3)
             for replica in self.cluster.replicas:

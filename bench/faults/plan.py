@@ -8,6 +8,7 @@ from typing import Any
 
 TOPIC = "orders"
 PARTITIONS = 8
+RATE = 1300.0  # messages a second, over all publishers, as far as the faults let them
 KEYS = 96
 LEASE_MS = 3000
 # Of streams and pushes; their servers renew it.
@@ -18,13 +19,13 @@ GROUPS: dict[str, dict[str, Any]] = {
     "by-key": {"ordering": "key", "retries": {"max": 3, "strategy": "exponential", "baseDelay": 100, "maxDelay": 800}},
     "any": {"ordering": "none", "retries": {"max": 2, "strategy": "fixed", "baseDelay": 100}},
     "sought": {"ordering": "key", "retries": {"max": 9, "strategy": "fixed", "baseDelay": 100}},
-    "pushed": {"ordering": "key", "retries": {"max": 4, "strategy": "fixed", "baseDelay": 100}, "concurrency": 16},
+    "pushed": {"ordering": "key", "retries": {"max": 4, "strategy": "fixed", "baseDelay": 100}, "concurrency": 32},
 }
 # What is pushed: a part, because a request for each message costs more than everything else. Of many keys, because
 # those of one key are pushed one after the other.
 PUSHED = "pushed"
 PUSHED_KEYS = tuple(f"push-{number}" for number in range(24))
-PUSHED_SHARE = 0.04
+PUSHED_SHARE = 0.025
 SOUGHT = "sought"
 REDRIVEN = ("by-partition", "by-key", "any")
 
@@ -62,7 +63,7 @@ class Phase:
     draining: bool = False
     over: bool = False
     hung: str | None = None
-    rate: float = 1300.0
+    rate: float = RATE
     seconds: float = 120.0
     lasts: dict[int, int] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -29,6 +29,7 @@ class Points:
         self._cluster = cluster
         self._random = random.Random(seed)
         self._provoked = provoked
+        self._doing: set[asyncio.Task[None]] = set()
         self._orders: dict[bool, list[str]] = {True: [], False: []}
 
     def next(self, *, is_inside: bool) -> str:
@@ -60,18 +61,20 @@ class Points:
             found.unlink(missing_ok=True)
 
     async def _until_hit(self, name: str, found: Path) -> int:
-        provoke = self._provoked.get(name.partition(".")[0])
-        doing = asyncio.create_task(_again_and_again(provoke)) if provoke is not None else None
-        deadline = time.monotonic() + PATIENCE_S
-        try:
-            while time.monotonic() < deadline:
-                if (moment := _moment(found)) is not None:
-                    return moment
-                await asyncio.sleep(0.02)
-        finally:
-            if doing is not None:
-                await doing
+        until = time.monotonic() + PATIENCE_S
+        if (provoke := self._provoked.get(name.partition(".")[0])) is not None:
+            # It goes on after the hit: to see what that has left.
+            doing = asyncio.create_task(_again_and_again(provoke, until, found))
+            self._doing.add(doing)
+            doing.add_done_callback(self._doing.discard)
+        while time.monotonic() < until:
+            if (moment := _moment(found)) is not None:
+                return moment
+            await asyncio.sleep(0.02)
         raise TimeoutError(name)
+
+    async def finished(self) -> None:
+        await asyncio.gather(*self._doing)
 
 
 def _moment(found: Path) -> int | None:
@@ -83,6 +86,6 @@ def _moment(found: Path) -> int | None:
     return int(text) if len(text) > 1 else now()
 
 
-async def _again_and_again(provoke: Provoke) -> None:
-    for _ in range(3):
+async def _again_and_again(provoke: Provoke, until: float, found: Path) -> None:
+    while time.monotonic() < until and _moment(found) is None:
         await provoke()

@@ -101,6 +101,16 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     }
 
 
+def markdown(verdict: Verdict, command: str) -> str:
+    """The report as it is kept."""
+    return (
+        "# A run of the fault suite\n\n"
+        f"`{command}`: two replicas and their Postgres, broken all the time. What is counted here and how it is judged "
+        'is said in `checker.py`, `verdict.py` and `nemesis.py`; "alone" is a fault in whose recovery no other one '
+        f"fell.\n\n```\n{text(verdict)}\n```\n"
+    )
+
+
 def text(verdict: Verdict, *, witnesses: int = 3) -> str:
     """The report for a person; ``witnesses`` of each class are shown."""
     facts = verdict.report
