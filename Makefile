@@ -46,7 +46,8 @@ bench-full: $(STAMP) ## the same with longer rounds, and beside every peer that 
 	$(BIN)/python -m bench --full
 
 faults: $(STAMP) ## break two replicas and their Postgres for MINUTES= with SEED=, and check that nothing is lost
-	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
+	$(BIN)/python -m bench.faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2) \
+		$(if $(RATE),--rate $(RATE)) $(if $(OUT),--out $(OUT)) $(if $(REPORT),--report $(REPORT))
 
 failover: $(STAMP) ## kill a primary under load and promote its synchronous standby, and check that nothing is lost
 	$(BIN)/python -m bench.faults.failover $(if $(SEED),--seed $(SEED))

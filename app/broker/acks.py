@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from app import failpoints
 from app.broker import tally
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, Unavailable
@@ -123,7 +124,9 @@ class Acks:
             (partition_id, group_id, [*by_lease], [multirange(offsets) for offsets in by_lease.values()])
             for (partition_id, group_id), by_lease in sorted(merged.items())
         ]
+        failpoints.hit(failpoints.ACKING)
         acked = await on_collision_again(lambda: self._send(calls))
+        failpoints.hit(failpoints.ACKED)
         settled: Settled = defaultdict(lambda: defaultdict(set))
         for place, parts in acked.items():
             for part in parts:  # several of one lease where parts of it were extended

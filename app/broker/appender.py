@@ -20,6 +20,7 @@ from operator import attrgetter
 
 import structlog
 
+from app import failpoints
 from app.broker import tally
 from app.broker.drain import Drain, Publish, once_keys
 from app.domain.errors import CommitUnknown, DatabaseUnavailable, LogpostError, QueueFull, ShuttingDown
@@ -198,7 +199,9 @@ class Appender:
         keys = once_keys(publishes)
         drain = Drain(publishes, await self._connection.find_taken(keys) if keys else {})
         rows = drain.rows
+        failpoints.hit(failpoints.APPENDING)
         appended = await self._connection.append(rows) if rows else []
+        failpoints.hit(failpoints.APPENDED)
         answered = 0
         for publish, landed in drain.answers(appended):
             answered += len(publish.messages)

@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from app import failpoints
 from app.broker import tally
 from app.broker.catalog import Catalog, GroupKey
 from app.broker.demand import Demand, Pulled, Taking, reason
@@ -226,6 +227,7 @@ class Puller:
                     lease_ms=taking.lease_ms, is_first=not taking.taken,
                 )  # fmt: skip
         line.put_back(partition_id for partition_id in partition_ids if partition_id not in found)
+        failpoints.hit(failpoints.CLAIMED)
         for partition_id, claim in found.items():
             tally.claimed(group, claim)
             taking.add(partition_id, claim, since)
@@ -233,13 +235,14 @@ class Puller:
     async def _claim_judged(self, taking: Taking, partition_id: int) -> Claim:
         """One claim, repeated while it only moves the cursor over messages that are not for this group."""
         while True:
-            judged = await judge(self._db, self._catalog, taking.group, partition_id)
+            judged = await judge(self._db, self._catalog, taking.group, partition_id, wanted=taking.room)
             with self._doubts.claiming(taking.group.id, taking.demand.owner, taking.lease_ms) as name:
                 claim = await claims.claim(
                     self._db, partition_id, taking.group, owner=name, wanted=taking.room,
                     byte_limit=taking.byte_room, lease_ms=taking.lease_ms, judged=judged,
                     is_first=not taking.taken,
                 )  # fmt: skip
+            failpoints.hit(failpoints.CLAIMED)
             tally.claimed(taking.group, claim)
             if claim.outcome != "again" or taking.taken or asyncio.get_running_loop().time() >= taking.until:
                 return claim

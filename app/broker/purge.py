@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app import metrics
+from app import failpoints, metrics
 from app.domain.partition import partition_id
 from app.domain.topic import Topic
 from app.storage import cursors, retention
@@ -20,9 +20,14 @@ async def purge(db: Database, topic: Topic) -> int:
 
     async def attempt() -> int:
         async with db.transaction() as tx:
-            return sum([await cursors.purge(tx, place) for place in ids])
+            removed = 0
+            for place in ids:
+                removed += await cursors.purge(tx, place)
+                failpoints.hit(failpoints.PURGING)
+            return removed
 
     removed = await on_collision_again(attempt)
+    failpoints.hit(failpoints.PURGED)
     metrics.purge.inc()
     metrics.purged.inc(removed)
     log.info("purge", topic=topic.name, removed=removed)

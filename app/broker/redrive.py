@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app import metrics
+from app import failpoints, metrics
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DeadLetterNotFound
 from app.domain.group import Group
@@ -21,6 +21,7 @@ async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str)
     letter = await find_dead_letter(db, group, message_id)
     if not await dead_letters.redrive(db, letter.partition_id, group.id, [letter.offset]):
         raise DeadLetterNotFound.of(message_id)
+    failpoints.hit(failpoints.REDRIVEN)
     metrics.redriven.inc()
     log.info("redriven", topic=group.topic, group=group.name, count=1)
     wakeups.freed(group.id, (letter.partition_id,))

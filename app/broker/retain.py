@@ -6,7 +6,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from app import metrics
+from app import failpoints, metrics
 from app.domain.group import Group
 from app.domain.topic import Topic
 from app.storage import retention
@@ -21,7 +21,10 @@ MAX_FRESH_S = 1.0
 
 async def trim(db: Database, limits: Limits) -> None:
     """Moves the beginning of every partition of the topic to what it still keeps."""
-    messages = sum([await retention.trim(db, due) for due in await retention.due_trims(db, limits)])
+    messages = 0
+    for due in await retention.due_trims(db, limits):
+        messages += await retention.trim(db, due)
+        failpoints.hit(failpoints.TRIMMING)
     if messages:
         metrics.trimmed.inc(messages)
         log.info("trimmed", **place_of(limits), messages=messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from app import metrics
+from app import failpoints, metrics
 from app.broker.wakeups import Wakeups
 from app.domain.errors import MessageNotFound
 from app.domain.group import Group
@@ -26,9 +26,14 @@ async def seek(db: Database, wakeups: Wakeups, group: Group, position: Position)
     async def attempt() -> dict[int, int]:
         async with db.transaction() as tx:
             # Those there are, not those we know: partitions may have been added a moment ago.
-            return {place: await _move(tx, place, group.id, position) for place in await cursors.lock(tx, group.id)}
+            moved: dict[int, int] = {}
+            for place in await cursors.lock(tx, group.id):
+                moved[place] = await _move(tx, place, group.id, position)
+                failpoints.hit(failpoints.SEEKING)
+            return moved
 
     moved = await on_collision_again(attempt)
+    failpoints.hit(failpoints.SOUGHT)
     metrics.seek.inc()
     log.info("seek", topic=group.topic, group=group.name, position=str(position))
     wakeups.freed(group.id, moved)

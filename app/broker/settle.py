@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from app import failpoints
 from app.broker import tally
 from app.broker.acks import Acks, Asked
 from app.broker.wakeups import Wakeups
@@ -96,10 +97,12 @@ class Settler:
         reasons = [settlement.reason for settlement in chosen]
         details = [settlement.detail for settlement in chosen]
         if verb == "nack":
+            failpoints.hit(failpoints.NACKING)
             found, dead = await leases.nack(
                 self._db, partition_id, group.id, lease_ids, offsets, reasons=reasons, details=details,
                 delays_ms=[settlement.delay_ms for settlement in chosen],
             )  # fmt: skip
+            failpoints.hit(failpoints.NACKED)
             tally.nacked(group, len(found), dead)
         else:
             found = await leases.discard(

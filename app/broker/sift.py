@@ -7,6 +7,7 @@ first. The claim then passes those only, and only from where they were read: if 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -23,6 +24,11 @@ from app.storage.database import Database
 MESSAGES = 1000
 BYTES = 4 * 1024 * 1024
 AT_ONCE = 50
+# What is judged and not claimed is judged again by the next claim. So at first no more are read than a filter that
+# lets one of so many through needs, and no more of them judged than so many times what is wanted have been found.
+FEW = 100
+ONE_OF = 20
+ENOUGH = 2
 
 
 class Meta(msgspec.Struct, frozen=True, rename="camel"):
@@ -37,26 +43,40 @@ NO_META = Meta()
 _decode_meta = msgspec.json.Decoder(Meta).decode
 
 
-async def judge(db: Database, catalog: Catalog, group: Group, partition_id: int) -> Judged | None:
-    """What the group's filter says of the next messages there; None for a group without one.
+async def judge(db: Database, catalog: Catalog, group: Group, partition_id: int, *, wanted: int) -> Judged | None:
+    """What the group's filter says of the next messages there, until it lets ``wanted`` of them through; None for a
+    group without one.
 
     A filter that cannot be evaluated for a message does not match it, and is counted as an error.
     """
     if group.config.filter is None:
         return None
     expression = catalog.of_group(group, compiled_filter)
-    start, found = await peek(db, partition_id, group.id, limit=MESSAGES, byte_limit=BYTES)
+    few = min(max(FEW, ONE_OF * wanted), MESSAGES)
+    start, found = await peek(db, partition_id, group.id, limit=few, byte_limit=BYTES)
+    judged = await _judged(expression, group.topic, start, found, ENOUGH * wanted)
+    if few <= len(found) < MESSAGES and len(found) - len(judged.refused) < wanted:
+        start, found = await peek(db, partition_id, group.id, limit=MESSAGES, byte_limit=BYTES)
+        judged = await _judged(expression, group.topic, start, found, ENOUGH * wanted)
+    return judged
+
+
+async def _judged(expression: Expression, topic: str, start: int, found: Sequence[Message], enough: int) -> Judged:
     refused = []
     failed = []
+    end = start
     for at, message in enumerate(found, 1):
-        verdict = expression.judge(context_of(message, group.topic))
+        end = message.offset + 1
+        verdict = expression.judge(context_of(message, topic))
         if verdict is not Verdict.MATCH:
             refused.append(message.offset)
             if verdict is Verdict.ERROR:
                 failed.append(message.offset)
+        elif at - len(refused) >= enough:
+            break
         if at % AT_ONCE == 0:
             await asyncio.sleep(0)
-    return Judged(start, found[-1].offset + 1 if found else start, refused, failed)
+    return Judged(start, end, refused, failed)
 
 
 def compiled_filter(group: Group) -> Expression:

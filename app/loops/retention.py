@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app import metrics
+from app import failpoints, metrics
 from app.broker.retain import place_of, trim
 from app.domain.errors import Unavailable
 from app.storage import retention
@@ -33,5 +33,9 @@ async def trim_once(db: Database) -> bool:
 
 async def sweep_once(db: Database, sweep_batches: int) -> bool:
     """One bounded deletion in each partition that needs one: no partition's backlog holds up another's."""
-    swept = [await retention.sweep(db, one, most=sweep_batches) for one in await retention.sweepable(db)]
-    return any(swept)
+    is_more = False
+    for one in await retention.sweepable(db):
+        swept = await retention.sweep(db, one, most=sweep_batches)
+        failpoints.hit(failpoints.SWEPT)
+        is_more = is_more or bool(swept)
+    return is_more

@@ -37,16 +37,36 @@ NOT_YET = (
 )
 
 
+# A database that breaks off a migration so often is ended by it.
+MAX_CUT_OFFS = 10
+CUT_OFF_PAUSE_S = 0.5
+
+
 class DatabaseUnreachable(Exception):
     """The database refused us, or did not answer in time. The text is one line for a person, without the password."""
 
 
 async def migrate(dsn: str, *, wait_s: float = 60.0) -> None:
-    """Waits up to ``wait_s`` seconds for the database at ``dsn``, then migrates it to the newest revision.
+    """Waits up to ``wait_s`` seconds for the database at ``dsn``, then migrates it to the newest revision; again where
+    the database goes away meanwhile.
 
     Safe to call from any number of replicas at once: they take turns, and all but the first find nothing to do.
     Raises DatabaseUnreachable, or whatever a failing migration raises (its transaction is rolled back).
     """
+    for _ in range(MAX_CUT_OFFS):
+        try:
+            return await _migrate(dsn, wait_s)
+        except DatabaseUnreachable:
+            raise
+        except Exception as error:
+            if not _is_cut_off(error):
+                raise
+            log.warning("migration_interrupted", error=str(error).partition("\n")[0])
+            await asyncio.sleep(CUT_OFF_PAUSE_S * random.uniform(0.5, 1.0))
+    raise DatabaseUnreachable(f"The database broke off its migration {MAX_CUT_OFFS} times.")
+
+
+async def _migrate(dsn: str, wait_s: float) -> None:
     lock = await connect_when_up(dsn, wait_s=wait_s)
     try:
         # On a connection of its own, so that the lock lasts over every transaction of the migrations and goes
@@ -77,6 +97,16 @@ async def connect_when_up(dsn: str, *, wait_s: float) -> asyncpg.Connection[asyn
         # Jitter, because replicas started together would otherwise also knock together.
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         pause_s = min(pause_s * 2, 2.0)
+
+
+def _is_cut_off(error: BaseException) -> bool:
+    """Whether the connection broke, as asyncpg says it or SQLAlchemy in its stead."""
+    causes: list[BaseException | None] = [error]
+    while (cause := causes[-1]) is not None:
+        if isinstance(cause, (*NOT_YET, asyncpg.InterfaceError)):
+            return True
+        causes.append(getattr(cause, "orig", None) or cause.__cause__)
+    return False
 
 
 async def _upgrade(dsn: str) -> None:

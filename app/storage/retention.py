@@ -60,13 +60,18 @@ async def due_trims(db: Database, limits: Limits) -> list[Trim]:
 
 
 # The row is locked for this statement only: an append waits no longer for it than for another append.
-RAISE = "update partitions set first_offset = $3 where id = $1 and first_offset = $2 returning id"
+RAISE = """
+update partitions p
+set first_offset = $2
+from (select x.id, x.first_offset from partitions x where x.id = $1 for no key update) before
+where p.id = before.id and before.first_offset < $2
+returning $2 - before.first_offset
+"""
 
 
 async def trim(db: Database, due: Trim) -> int:
-    """Hides the messages; returns how many. 0 if somebody else moved the beginning meanwhile."""
-    moved = await db.fetchval(RAISE, due.partition_id, due.first_offset, due.retained_offset)
-    return 0 if moved is None else due.retained_offset - due.first_offset
+    """Hides the messages, as far as nobody else has meanwhile; returns how many."""
+    return await db.fetchval(RAISE, due.partition_id, due.retained_offset) or 0
 
 
 # By the oldest batch of each. One empty message right below the first retained one is what a sweep leaves behind.

@@ -9,23 +9,30 @@ in which nothing was acknowledged, no fault fired, or the drain or the final aud
 from __future__ import annotations
 
 import argparse
+import gc
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.faults import report, shards
-from bench.faults.context import Context
+from bench.faults.context import Context, Place
 from bench.faults.history import Event
 from bench.faults.invariants import attempts, cursor, fence, leaks, log, order, pushes, quiet, reads
 from bench.faults.picture import Picture
-from bench.faults.shards import Partitions
+from bench.faults.shards import Load, Partitions
 from bench.faults.verdict import Findings, Verdict
 
 # Order first: it marks what failures took back, which the families after it need.
+# Each has a partition in memory.
+PROCESSES = 4
+
 FAMILIES = (order, log, reads, fence, cursor, attempts, quiet)
 
 
@@ -45,27 +52,83 @@ def check_events(events: Iterable[Event], *, seed: int = 0, wanted: Wanted | Non
 def check_directory(directory: Path, *, seed: int = 0, wanted: Wanted | None = None) -> Verdict:
     """Checks the files of a run, shard by shard."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        return _check(*shards.on_disk(directory, Path(scratch)), seed, wanted or Wanted())
+        gc.disable()  # millions of objects, and no cycles among them
+        try:
+            return _check(*shards.on_disk(directory, Path(scratch)), seed, wanted or Wanted())
+        finally:
+            gc.enable()
+
+
+@dataclass
+class Checked:
+    """What was found in one partition, or in all of them. ``elsewhere``: where values are that may be in any."""
+
+    findings: Findings
+    totals: report.Totals = field(default_factory=report.Totals)
+    latencies: quiet.Latencies = field(default_factory=dict)
+    repeats: pushes.Repeats = field(default_factory=dict)
+    elsewhere: list[Event] = field(default_factory=list)
+
+    def add(self, other: Checked) -> None:
+        self.findings.join(other.findings)
+        self.totals.add(other.totals)
+        for group, samples in other.latencies.items():
+            self.latencies.setdefault(group, []).extend(samples)
+        for place, count in other.repeats.items():
+            self.repeats[place] = self.repeats.get(place, 0) + count
+        self.elsewhere += other.elsewhere
+
+
+def _check_partition(context: Context, place: Place, load: Load) -> Checked:
+    picture = Picture(context, *place, load())
+    checked = Checked(Findings(context.faults))
+    for family in FAMILIES:
+        family.check(picture, checked.findings)
+    pushes.check(picture, checked.findings, checked.repeats)
+    quiet.collect_latencies(picture, checked.latencies)
+    checked.totals.take(picture)
+    floating = {event.val for event in context.floating if event.val is not None}
+    checked.elsewhere += [event for event in picture.log.values() if event.val in floating]
+    return checked
+
+
+def _check_all(context: Context, partitions: Partitions) -> Iterator[Checked]:
+    """One partition after the other, in as many processes as there are cores, up to PROCESSES."""
+    if len(partitions) < 2 or not all(load.is_shared for load in partitions.values()):
+        yield from (_check_partition(context, place, load) for place, load in sorted(partitions.items()))
+        return
+    # Forked, so that each has the context without being sent it; and ends with its partition, whose memory goes too.
+    with ProcessPoolExecutor(
+        min(PROCESSES, os.cpu_count() or 1), multiprocessing.get_context("fork"), _inherit, (context,),
+        max_tasks_per_child=None,
+    ) as pool:  # fmt: skip
+        yield from pool.map(_check_inherited, *zip(*sorted(partitions.items()), strict=True))
+
+
+_inherited: list[Context] = []
+
+
+def _inherit(context: Context) -> None:
+    _inherited[:] = [context]
+
+
+def _check_inherited(place: Place, load: Load) -> Checked:
+    checked = _check_partition(_inherited[0], place, load)
+    checked.findings.faults = []
+    return checked
 
 
 def _check(context: Context, partitions: Partitions, seed: int, wanted: Wanted) -> Verdict:
-    findings = Findings(context.faults)
-    totals = report.Totals()
-    latencies: quiet.Latencies = {}
-    repeats: pushes.Repeats = {}
-    stored: dict[str, tuple[str, int]] = {}
-    floating = {event.val for event in context.floating if event.val is not None}
-    for (topic, part), events in partitions:
-        picture = Picture(context, topic, part, events)
-        for family in FAMILIES:
-            family.check(picture, findings)
-        pushes.check(picture, findings, repeats)
-        quiet.collect_latencies(picture, latencies)
-        totals.take(picture)
-        _check_elsewhere(picture, floating, stored, findings)
+    every = Checked(Findings(context.faults))
+    for checked in _check_all(context, partitions):
+        every.add(checked)
+    findings, totals, latencies, repeats = every.findings, every.totals, every.latencies, every.repeats
+    _check_elsewhere(every.elsewhere, findings)
     quiet.check_independence(context, latencies, findings)
     pushes.check_total(context, repeats, findings)
     leaks.check(context, findings)
+    for torn in context.torn:
+        findings.add("I17", "torn", torn.val or "?", torn)
     for quiesce in context.quiesces:
         if quiesce.type != "ok":
             findings.add("I16", "no drain", "the lag did not come to 0 in time", quiesce)
@@ -76,14 +139,12 @@ def _check(context: Context, partitions: Partitions, seed: int, wanted: Wanted) 
     return Verdict(outcome, findings, reasons, report.build(context, findings, totals, seed))
 
 
-def _check_elsewhere(
-    picture: Picture, floating: set[str], stored: dict[str, tuple[str, int]], findings: Findings
-) -> None:
+def _check_elsewhere(events: Iterable[Event], findings: Findings) -> None:
     """I14 over partitions: a publish whose partition nobody was told lies in one of them at most."""
-    for event in picture.log.values():
-        if event.val not in floating or event.val is None:
-            continue
-        if stored.setdefault(event.val, (picture.topic, picture.part)) != (picture.topic, picture.part):
+    stored: dict[str, tuple[str, int | None]] = {}
+    for event in events:
+        assert event.val is not None
+        if stored.setdefault(event.val, (event.topic, event.part)) != (event.topic, event.part):
             findings.add("I14", "in two partitions", f"{event.val} is in {stored[event.val]} too", event)
 
 

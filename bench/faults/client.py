@@ -19,6 +19,10 @@ import msgspec
 from bench.faults.history import NO_EFFECT, SECOND, Event, Recorder, now
 
 LOST = 0  # the status of a call that got no whole answer
+# A replica that has not answered a call for so much longer than it was to wait is asked nothing more for the moment,
+# or everybody would soon be waiting for it.
+SILENT_S = 0.7
+AVOIDED_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,8 @@ class Client:
         self.recorder = recorder
         self.pulse = pulse
         self.random = random.Random(seed)
+        self._asked: dict[str, dict[object, float]] = {url: {} for url in urls}
+        self._avoided: dict[str, float] = dict.fromkeys(urls, 0.0)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=5), auto_decompress=False
         )
@@ -144,10 +150,37 @@ class Client:
         await self._session.close()
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, timeout_s: float = 8.0, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout_s: float = 8.0,
+        wait_s: float = 0.0,
+        headers: dict[str, str] | None = None,
     ) -> Answer:
-        """Never raises for what a server or a network does."""
-        url = self.random.choice(self.urls) + path
+        """Never raises for what a server or a network does. ``wait_s``: how long the answer may be held back."""
+        url, call = self._choose(), object()
+        asked = self._asked[url]
+        asked[call] = time.monotonic() + wait_s
+        try:
+            answer = await self._call(method, url + path, body, timeout_s, headers)
+        finally:
+            del asked[call]
+        if answer.status == LOST:
+            self._avoided[url] = time.monotonic() + AVOIDED_S * self.random.random()
+        return answer
+
+    def _choose(self) -> str:
+        now_s = time.monotonic()
+        heard = [
+            url
+            for url in self.urls
+            if now_s > self._avoided[url] and all(now_s - due < SILENT_S for due in self._asked[url].values())
+        ]
+        return self.random.choice(heard or self.urls)
+
+    async def _call(self, method: str, url: str, body: Any, timeout_s: float, headers: dict[str, str] | None) -> Answer:
         data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
         said = {"content-type": "application/json"} | (headers or {})
         try:
@@ -164,7 +197,7 @@ class Client:
     @asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response that goes on, of any replica. Raises ClientError, OSError, TimeoutError."""
-        url = self.random.choice(self.urls) + path
+        url = self._choose() + path
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         async with self._session.get(url, timeout=timeout) as response:
             yield response

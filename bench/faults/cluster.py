@@ -28,11 +28,14 @@ from bench.faults.plan import LOCK_TTL_MS
 from bench.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 90.0
+BUILD = Path(__file__).parent / "build"
+POINTS = "failpoints"
+READY_TIMEOUT_S = 60.0
 SETTINGS = {
     "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
     "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),
     "LOGPOST_LOG_LEVEL": "warning",
+    "LOGPOST_RETENTION_INTERVAL_MS": "1000",
 }
 
 
@@ -56,6 +59,7 @@ class Replica:
 
     def start(self) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("LOGPOST_")}
+        kept |= {"PYTHONPATH": f"{BUILD}{os.pathsep}{ROOT}", "FAULTS_POINTS": str(self._directory / POINTS)}
         ours = {
             "LOGPOST_PORT": str(self.port),
             "LOGPOST_DATABASE_URL": self._dsn,
@@ -130,7 +134,13 @@ class Cluster:
     def urls(self) -> list[str]:
         return [replica.url for replica in self.replicas]
 
+    @property
+    def points(self) -> Path:
+        """Where a file of its name arms a failpoint of the replicas."""
+        return self.directory / POINTS
+
     async def start(self) -> None:
+        self.points.mkdir(exist_ok=True)
         await self.postgres.start()
         self._keep()
         for number in range(1, self._count + 1):
@@ -162,6 +172,13 @@ class Cluster:
             replica.start()
         for replica in self.replicas:
             await replica.ready()
+
+    async def revive(self) -> None:
+        """Starts replicas that have ended."""
+        for replica in self.replicas:
+            if replica.process is not None and replica.process.poll() is not None:
+                replica.start()
+                await replica.ready()
 
     async def stop_postgres(self) -> None:
         if self._keeper is not None:

@@ -14,6 +14,10 @@ from bench.faults.client import Answer, Client, Message, Pulled, Settled, on_our
 from bench.faults.history import Event, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
+# How many at once. Who has caught up lets a few gather: many small claims are no better a test than few large ones.
+SIZES = (1, 50, 500, 500)
+GATHER_S = 0.4
+
 
 class Consumer:
     def __init__(self, group: str, number: int, client: Client, phase: Phase) -> None:
@@ -41,16 +45,20 @@ class Consumer:
                 await self.phase.sleep(self.random.uniform(0.02, 0.3))
             elif messages:
                 await self._work(messages)
+                if len(messages) < max(SIZES):
+                    await self.phase.sleep(self.random.uniform(0, GATHER_S))
 
     async def _pull(self) -> list[Message] | None:
         """None when the answer was lost or none was to be had."""
         self.pulls += 1
         wait_ms = self.random.choice((0, 200, 1000))
-        size = self.random.choice((1, 5, 20, 100))
+        size = self.random.choice(SIZES)
         event = Event(f="pull", topic=TOPIC, group=self.group, cons=self.label, t0=now())
         self.client.recorder.invoke([event])
         body = {"max": size, "waitMs": wait_ms, "consumer": self.label}
-        answer = await self.client.call("POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3)
+        answer = await self.client.call(
+            "POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3, wait_s=wait_ms / 1000
+        )
         messages: list[Message] | None = None
         if answer.type == "ok":
             try:
@@ -101,9 +109,9 @@ class Consumer:
             await self._settle(self.random.choice(("ack", "nack", "extend")), late)
 
     def _intent(self, message: Message) -> str:
-        if message.offset % 389 == 7 and self.group != "sought":
+        if self.phase.is_poison(message.offset) and self.group != "sought":
             return "nack"  # poison
-        chance = self.random.random()
+        chance = self.random.random() / self.phase.mischief
         for intent, share in (("nack", 0.02), ("discard", 0.003), ("extend", 0.005), ("forget", 0.0015)):
             if chance < share:
                 return intent
@@ -139,7 +147,7 @@ class Consumer:
     async def _send(self, intent: str, body: dict[str, Any], events: list[Event]) -> Answer:
         begun = now()
         self.client.recorder.invoke(events)
-        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=5)
+        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=LEASE_MS / 1000)
         statuses: dict[str, str] = {}
         if answer.type == "ok" or answer.status == 409:
             try:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from bench.faults.history import MS, SECOND, Event, option
+from bench.faults.history import MS, SECOND, Event, Head, option
 
 Place = tuple[str, int]
 
@@ -57,6 +57,8 @@ class Context:
     groups: dict[tuple[str, str], GroupInfo] = field(default_factory=dict)
     faults: list[Event] = field(default_factory=list)
     recoveries: list[Event] = field(default_factory=list)
+    windows: list[Event] = field(default_factory=list)
+    torn: list[Event] = field(default_factory=list)
     seeks: list[Event] = field(default_factory=list)
     samples: list[Event] = field(default_factory=list)
     quiesces: list[Event] = field(default_factory=list)
@@ -73,7 +75,11 @@ class Context:
     _troubles: list[int] = field(default_factory=list)
     _lasting: list[int] = field(default_factory=list)
 
-    def take(self, event: Event) -> Place | None:
+    def learns_of(self, head: Head) -> bool:
+        """Whether more than its head is wanted of an event."""
+        return hasattr(self, f"_take_{head.f}")
+
+    def take(self, event: Head) -> Place | None:
         """Learns from an event; returns the partition whose check needs it, or None if only the whole does."""
         self.counts[f"{event.f}.{event.type}"] += 1
         if event.t0:
@@ -108,6 +114,15 @@ class Context:
         """How many pulls of a group lost their answer, of those invoked in a time."""
         pulls = self.lost_pulls.get((topic, group), [])
         return bisect_right(pulls, end) - bisect_left(pulls, begin)
+
+    def fault_windows(self) -> int:
+        """In how many of its windows the nemesis broke anything."""
+        begins = sorted(fault.t0 for fault in self.faults)
+        return sum(bisect_right(begins, window.t1) > bisect_left(begins, window.t0) for window in self.windows)
+
+    def was_alone(self, recovery: Event) -> bool:
+        """Whether only one fault fell into the time of a recovery."""
+        return sum(fault.t0 <= recovery.t1 and fault.t1 >= recovery.t0 for fault in self.faults) <= 1
 
     def at_risk(self) -> dict[str, int]:
         """Publishes acknowledged shortly before processes were killed."""
@@ -168,6 +183,12 @@ class Context:
 
     def _take_recovery(self, event: Event) -> None:
         self.recoveries.append(event)
+
+    def _take_window(self, event: Event) -> None:
+        self.windows.append(event)
+
+    def _take_torn(self, event: Event) -> None:
+        self.torn.append(event)
 
     def _take_sample(self, event: Event) -> None:
         self.samples.append(event)

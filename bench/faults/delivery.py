@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import accumulate
 
 from bench.faults.context import Context, GroupInfo
 from bench.faults.history import MS, NEVER, SECOND, SLACK, Event
 
 # How long after its client gave up a request may still be carried out: a stopped replica goes on where it was.
 LATE_EXECUTION = 60 * SECOND
+
+
+Spans = list[tuple[int, int]]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +72,7 @@ class Delivery:
         return min(self.nacked, self.expires_lo)
 
     @property
-    def failures(self) -> list[tuple[int, int]]:
+    def failures(self) -> Spans:
         """Every time, from and to, in which it may have failed: a nack without an answer may never have been carried
         out."""
         if self.ack_ok is not None and self.nacked == NEVER:
@@ -84,6 +90,12 @@ class Delivery:
     def ended(self) -> int:
         """The earliest it can have stopped being in flight."""
         return min(self.acked, self.nacked, self.expires_lo, self.taken)
+
+    def take_back(self, failures: Spans, since: int) -> None:
+        """An earlier message of its key may have failed, at this time or later."""
+        for begin, end in failures:
+            if end >= since and begin < self.taken:
+                self.taken = min(self.taken, max(begin, self.claimed))
 
     def settle(self, event: Event) -> None:
         if event.type == "fail":
@@ -119,25 +131,66 @@ def settle_all(by_token: dict[str, Delivery], settles: Iterable[Event]) -> None:
             delivery.settle(event)
 
 
+def claim_together(deliveries: Iterable[Delivery]) -> None:
+    """What came under one lease was claimed at one moment, though its parts came at several, and the server's time was
+    put on our clock anew for each."""
+    claims: dict[str, int] = {}
+    leases = [(delivery, (delivery.event.tok or "").rsplit("_", 2)[0]) for delivery in deliveries]
+    for delivery, lease in leases:
+        claims[lease] = min(claims.get(lease, NEVER), delivery.claimed)
+    for delivery, lease in leases:
+        if delivery.claimed - claims[lease] <= SLACK:
+            delivery.claimed = claims[lease]
+
+
 def end_at_seeks(deliveries: Iterable[Delivery], seeks: Iterable[Event]) -> None:
     """A seek ends what is in flight: ``taken``, whether it is sure to have happened or not."""
-    spans = [(seek.t0, seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION) for seek in seeks]
+    spans = sorted((seek.t0, seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION) for seek in seeks)
+    begins, latest = [begin for begin, _ in spans], list(accumulate((end for _, end in spans), max))
     for delivery in deliveries:
-        for begin, end in spans:
-            if end >= delivery.claimed - SLACK:
-                delivery.taken = min(delivery.taken, max(begin, delivery.claimed))
+        at = bisect_left(latest, delivery.claimed - SLACK)  # the first that was not over before the claim
+        if at < len(begins):
+            delivery.taken = min(delivery.taken, max(begins[at], delivery.claimed))
 
 
 def take_back_followers(deliveries: Iterable[Delivery]) -> None:
     """Marks deliveries of one key that an earlier message of it took back by failing: ``taken``."""
-    flying: list[Delivery] = []
+    flying = Flying()
     for delivery in sorted(deliveries, key=lambda each: each.claimed):
-        flying = [other for other in flying if other.over >= delivery.claimed - SLACK]
-        for other in flying:
-            first, second = (other, delivery) if other.offset < delivery.offset else (delivery, other)
-            if first.offset < second.offset:
-                moments = [
-                    max(begin, second.claimed) for begin, end in first.failures if end >= delivery.claimed - SLACK
-                ]
-                second.taken = min([second.taken, *moments])
-        flying.append(delivery)
+        since = delivery.claimed - SLACK
+        flying.land(since)
+        for other, failures in flying.failing.items():
+            if other.offset < delivery.offset:
+                delivery.take_back(failures, since)
+        failures = flying.take(delivery)
+        for other in flying.all if failures else ():
+            if other.offset > delivery.offset:
+                other.take_back(failures, since)
+
+
+class Flying:
+    """Deliveries that may be in flight, while time goes by."""
+
+    def __init__(self) -> None:
+        self.all: dict[Delivery, None] = {}
+        self.failing: dict[Delivery, Spans] = {}
+        self._ends: list[tuple[int, int, Delivery]] = []
+
+    def take(self, delivery: Delivery) -> Spans:
+        """Returns when it may have failed."""
+        self.all[delivery] = None
+        failures = delivery.failures
+        if failures:
+            self.failing[delivery] = failures
+        heappush(self._ends, (delivery.over, id(delivery), delivery))
+        return failures
+
+    def land(self, moment: int) -> list[Delivery]:
+        """Forgets, and returns, what was over before."""
+        landed = []
+        while self._ends and self._ends[0][0] < moment:
+            delivery = heappop(self._ends)[2]
+            del self.all[delivery]
+            self.failing.pop(delivery, None)
+            landed.append(delivery)
+        return landed

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.faults import report
 from bench.faults.checker import Wanted
 from bench.faults.nemesis import Nemesis
+from bench.faults.observers import Observer
 from bench.faults.run import Options, Run
 from bench.faults.standby import Pair
 
@@ -40,7 +41,7 @@ class FailoverRun(Run):
     def make_cluster(self) -> Pair:
         return Pair(self.options.directory, is_synchronous=True)
 
-    def make_nemesis(self) -> Nemesis:
+    async def make_nemesis(self, _observer: Observer) -> Nemesis:
         async def fail_over(nemesis: Nemesis, _: float) -> None:
             assert isinstance(nemesis.cluster, Pair)
             await nemesis.cluster.fail_over()

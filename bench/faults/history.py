@@ -27,8 +27,10 @@ read       one message of the log as a reader saw it: cons names the session ("a
 audit      a whole partition was read from start to end: cons, off = its last offset, data {final: true}
 dlq        one dead letter in a listing: group, part, off, val, att; exp = when it died
 fault      val = its name, from t0 to t1; data {kill: true} when processes died at t0, {hung: group} for a hang
+window     of the nemesis, from t0 to t1: faults that began in it belong to it; what lasts goes on beside the next one
 recovery   val = the fault, t0 = when it was over, t1 = the first success after it
 quiesce    the drain, ``ok`` when every lag came to 0
+torn       val says what a purge, or retention, of the topic beside the tested one did by halves
 sample     data {process: {rss, fds, connections, ...}}
 =========  ===============================================================================================
 
@@ -57,8 +59,8 @@ SLACK = 25 * MS
 NO_EFFECT = frozenset({400, 401, 403, 404, 409, 413, 415, 422, 429})
 
 
-class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
-    """One line. Times in nanoseconds; ``exp`` too; ``ms`` in milliseconds; ``op`` counts per process."""
+class Head(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """What of a line says where it belongs."""
 
     f: str
     type: str = "ok"
@@ -68,6 +70,11 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     op: int = 0
     topic: str = ""
     part: int | None = None
+
+
+class Event(Head, omit_defaults=True, kw_only=True, gc=False):
+    """One line. Times in nanoseconds; ``exp`` too; ``ms`` in milliseconds; ``op`` counts per process."""
+
     key: str | None = None
     val: str | None = None
     off: int | None = None
@@ -166,7 +173,22 @@ def completed(events: Iterable[Event]) -> Iterator[Event]:
         yield event
 
 
-def history(directory: Path) -> Iterator[Event]:
-    """Every operation of every process of a run, one file after the other."""
-    for path in sorted(directory.glob("*.jsonl")):
-        yield from completed(read_lines(path))
+def operations(path: Path) -> Iterator[tuple[Head, bytes]]:
+    """The same of a file, as lines: of most, nobody needs to know more yet than where they belong."""
+    heads = msgspec.json.Decoder(Head)
+    waiting: dict[int, bytes] = {}
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                continue
+            head = heads.decode(line)
+            if head.type == "invoke":
+                waiting[head.op] = line
+                continue
+            waiting.pop(head.op, None)
+            yield head, line
+    encoder = msgspec.json.Encoder()
+    for line in waiting.values():
+        event = msgspec.json.decode(line, type=Event)
+        event.type, event.t1 = "info", NEVER
+        yield event, encoder.encode(event) + b"\n"

@@ -14,11 +14,21 @@ import psutil
 
 from bench.faults.client import Pulse
 from bench.faults.cluster import Cluster, Replica
-from bench.faults.history import Event, Recorder, now
+from bench.faults.history import Event, Recorder, now, option
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
+from bench.faults.points import Points
 
 RECOVERY_TIMEOUT_S = 60.0
 QUIET = 0.25
+FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
+# How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
+# let everybody catch up, and to come by every failpoint often.
+REST_S, LONG_REST_S = (0.3, 1.0), (1.0, 2.5)
+FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
+LONG_S = 900.0
+# What takes longer than this goes on beside the next window; no more than so many do.
+WINDOW_S = 2.0
+MOST_PENDING = 3
 
 Fault = Callable[["Nemesis", float], Awaitable[None]]
 
@@ -35,43 +45,80 @@ class Nemesis:
         seed: int,
         faults: Sequence[str] = (),
         others: Mapping[str, Fault] | None = None,
+        points: Points | None = None,
     ) -> None:
         self.cluster = cluster
         self.recorder = recorder
         self.pulse = pulse
         self.phase = phase
         self.random = random.Random(seed)
+        self._spare = random.Random(seed + 1)
         self.faults = sorted(faults or FAULTS)
+        self.points = points
         self._acts = FAULTS | dict(others or {})
         self.current = "nothing"
         self.fired = 0
         self.windows = 0
         self._turn = asyncio.Lock()  # of those who end replicas and start them again
         self._measuring: set[asyncio.Task[None]] = set()
+        self._acting: set[asyncio.Task[None]] = set()
+        self._defects: list[BaseException] = []
+
+    @property
+    def is_long(self) -> bool:
+        return self.phase.seconds >= LONG_S
 
     async def run(self, until: Callable[[], bool]) -> None:
         """Window after window, until told to end; then everything is whole again."""
         while not until():
             self.windows += 1
             await self._window()
-        self.current = "nothing"
+            if self._defects:
+                raise self._defects[0]
         await self.recovered()
+        self.current = "nothing"
 
     async def recovered(self) -> None:
+        """When everything is whole again."""
+        await asyncio.gather(*self._acting)
+        if self.points is not None:
+            await self.points.finished()
         await asyncio.gather(*self._measuring)
 
     async def _window(self) -> None:
         if self.random.random() < QUIET:
             self.current = "quiet"
-            await self.phase.sleep(self.random.uniform(1.0, 2.5))
+            await self.phase.sleep(self.random.uniform(0.5, 1.5))
             return
+        event = Event(f="window", topic=TOPIC, t0=now())
         count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
         names = self.random.sample(self.faults, count)
+        if self._turn.locked():
+            # A replica is away or comes back: what else there is to break is not that.
+            lasting = [name for name in self.faults if name not in ENDING]
+            names = [self._spare.choice(lasting) if name in ENDING and lasting else name for name in names]
+        share = LONG_FAILPOINTS if self.is_long else FAILPOINTS
+        if self.points is not None and self.random.random() < share:
+            is_inside = self.points.draw_inside() or self._turn.locked()
+            names.append(FAILPOINT_INSIDE if is_inside else FAILPOINT)
         self.current = " + ".join(names)
-        await asyncio.gather(*(self._one(name) for name in names))
+        for name in names:
+            task = asyncio.create_task(self._one(name))
+            self._acting.add(task)
+            task.add_done_callback(self._ended)
+        await asyncio.wait(self._acting, timeout=WINDOW_S)
+        while len(self._acting) > MOST_PENDING:
+            await asyncio.wait(self._acting, return_when=asyncio.FIRST_COMPLETED)
         for proxy in self.cluster.proxies:
             proxy.heal()
-        await self.phase.sleep(self.random.uniform(1.0, 2.5))
+        event.val = self.current
+        self.recorder.complete([event], "ok")
+        await self.phase.sleep(self.random.uniform(*(LONG_REST_S if self.is_long else REST_S)))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._acting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._defects.append(error)
 
     async def _one(self, name: str) -> None:
         await asyncio.sleep(self.random.uniform(0, 0.5))
@@ -84,18 +131,34 @@ class Nemesis:
             event.data = {"hung": "any"}
         self.recorder.invoke([event])
         try:
-            await self._acts[name](self, self.random.uniform(0.5, 2.0))
+            if name in (FAILPOINT, FAILPOINT_INSIDE):
+                await self._hit(event, is_inside=name == FAILPOINT_INSIDE)
+            else:
+                await self._acts[name](self, self.random.uniform(0.5, 2.0))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
             # Two faults met: what one wanted to break, the other had broken.
             self.recorder.complete([event], "fail")
+            if name in ENDING:
+                await self.cluster.revive()
             return
         self.fired += 1
         self.recorder.complete([event], "ok")
         # For a kill the clock runs from the kill, for everything that lasts from its end.
-        moment = event.t0 if name in SUDDEN else event.t1
-        task = asyncio.create_task(self._measure(name, moment))
+        moment = event.t0 if name in SUDDEN or option(event, "kill") else event.t1
+        task = asyncio.create_task(self._measure(event.val or name, moment))
         self._measuring.add(task)
         task.add_done_callback(self._measuring.discard)
+
+    async def _hit(self, event: Event, *, is_inside: bool) -> None:
+        assert self.points is not None
+        point = self.points.next(is_inside=is_inside)
+        event.val = f"at {point}"
+        event.t0, died = await self.points.hit(point)
+        event.data, event.t1 = {"kill": died}, now()
+        if died:
+            await asyncio.sleep(0.3)
+            for replica in self.cluster.replicas:
+                await replica.ready()
 
     async def _measure(self, name: str, moment: int) -> None:
         """Until somebody got a publish and a delivery through that were begun after the fault."""
@@ -268,5 +331,5 @@ FAULTS: dict[str, Fault] = {
     "half close": proxied(lambda _, proxy: proxy.half_close("down")),
     "hang any": hang_any,
 }
-ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica"})
+ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica", FAILPOINT})
 SUDDEN = frozenset(name for name in FAULTS if name.startswith(("kill", "terminate", "reset")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import time
 from typing import Any
 
@@ -14,6 +14,8 @@ from bench.faults.plan import GROUPS, PARTITIONS, REDRIVEN, SOUGHT, TOPIC, Phase
 
 BASE = f"/v1/topics/{TOPIC}"
 PAGE = 500
+# In the middle of a run the whole log is read so often; every time costs as much as all there is.
+AUDITS = 3
 
 
 class Moved(msgspec.Struct, rename="camel"):
@@ -31,6 +33,7 @@ class Observer:
         self.phase = phase
         self.random = client.random
         self.recorder = client.recorder
+        self._seeking = asyncio.Lock()
 
     async def watch_cursors(self) -> None:
         while not self.phase.over:
@@ -61,12 +64,12 @@ class Observer:
         """Reads on from where it is, in steps of random size."""
         offset = 1
         while not self.phase.over:
-            limit = self.random.choice((1, 50, PAGE))
+            limit = self.random.choice((1, 200, PAGE, PAGE))
             page = await self._browse(part, offset, limit, f"tail:{part}")
             if page:
                 offset = page[-1] + 1
-            if page is None or len(page) < limit:
-                await self.phase.sleep(self.random.uniform(0.05, 0.5))
+            if page is None or len(page) < limit or limit == 1:
+                await self.phase.sleep(self.random.uniform(0.2, 1.0))
 
     async def audit(self, session: str, *, final: bool = False) -> bool:
         """Reads every partition from start to end; False if it had to be given up."""
@@ -92,8 +95,8 @@ class Observer:
         return True
 
     async def audit_sometimes(self) -> None:
-        for number in itertools.count(1):
-            await self.phase.sleep(self.random.uniform(20, 60) * number)
+        for number in range(1, AUDITS + 1):
+            await self.phase.sleep(self.random.uniform(0.1, 0.3) * self.phase.seconds)
             if self.phase.over:
                 return
             await self.audit(f"audit:{number}")
@@ -118,7 +121,13 @@ class Observer:
     async def seek_sometimes(self) -> None:
         while self.phase.publishing:
             await self.phase.sleep(self.random.uniform(8, 20))
-            await self._seek()
+            await self.seek()
+
+    async def seek(self) -> None:
+        """One seek after the other, whoever asks for them."""
+        async with self._seeking:
+            if self.phase.publishing:
+                await self._seek()
 
     async def _seek(self) -> None:
         last = min(self.phase.lasts.values(), default=1)
@@ -143,15 +152,18 @@ class Observer:
     async def redrive_sometimes(self) -> None:
         while self.phase.publishing:
             await self.phase.sleep(self.random.uniform(2, 6))
-            group = self.random.choice(REDRIVEN)
-            letters = await self.list_dead(group, "redriver", pages=1)
-            if not letters or not self.phase.publishing:
-                continue
-            for part, offset, message_id in self.random.sample(letters, min(5, len(letters))):
-                event = Event(f="redrive", topic=TOPIC, group=group, part=part, off=offset, t0=now())
-                self.recorder.invoke([event])
-                answer = await self.client.call("POST", f"{BASE}/groups/{group}/dead-letters/{message_id}/retry")
-                self.recorder.complete([event], answer.type, status=answer.status)
+            await self.redrive()
+
+    async def redrive(self) -> None:
+        group = self.random.choice(REDRIVEN)
+        letters = await self.list_dead(group, "redriver", pages=1)
+        if not letters or not self.phase.publishing:
+            return
+        for part, offset, message_id in self.random.sample(letters, min(5, len(letters))):
+            event = Event(f="redrive", topic=TOPIC, group=group, part=part, off=offset, t0=now())
+            self.recorder.invoke([event])
+            answer = await self.client.call("POST", f"{BASE}/groups/{group}/dead-letters/{message_id}/retry")
+            self.recorder.complete([event], answer.type, status=answer.status)
 
     async def list_dead(self, group: str, session: str, *, pages: int = 1_000_000) -> list[tuple[int, int, str]] | None:
         """Records dead letters, newest first; returns partition, offset and message id of each."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bench.faults.context import Context, GroupInfo
-from bench.faults.delivery import Delivery, end_at_seeks, settle_all
+from bench.faults.delivery import LATE_EXECUTION, Delivery, claim_together, end_at_seeks, settle_all
 from bench.faults.history import NEVER, SLACK, Event, option
 
 
@@ -50,6 +50,17 @@ class GroupPicture:
     def name(self) -> str:
         return self.info.name
 
+    def finish(self) -> None:
+        """When everything is there."""
+        if not self.info.is_push:
+            claim_together(self.deliveries)
+        settle_all(self.by_token, self.settles)
+        end_at_seeks(self.deliveries, self.seeks)
+        for entries in self.dead.values():
+            entries.sort(key=lambda entry: entry.exp)
+        for found in self.by_offset.values():
+            found.sort(key=lambda delivery: (delivery.claimed, delivery.event.t1))
+
     def last_sure_seek(self, before: int = NEVER) -> Event | None:
         """The latest seek that was over before a time, whose effect nothing of unknown outcome can have followed."""
         return max((s for s in self.seeks if s.type == "ok" and s.t1 < before), key=lambda s: s.t0, default=None)
@@ -60,12 +71,12 @@ class GroupPicture:
         return [
             seek
             for seek in self.seeks
-            if seek is not after and seek.t0 < until and (seek.t0 > begin or seek.type == "info" or seek.t1 > begin)
+            if seek is not after and seek.t0 < until and (seek.t0 > begin or latest_effect(seek) > begin)
         ]
 
     def seek_between(self, begin: int, end: int) -> bool:
         """Whether any seek may have taken effect in a time."""
-        return any(s.t0 <= end and (s.type == "info" or s.t1 >= begin) for s in self.seeks)
+        return any(s.t0 <= end and latest_effect(s) >= begin for s in self.seeks)
 
 
 class Picture:
@@ -81,6 +92,7 @@ class Picture:
         self.reads: dict[str, list[Event]] = defaultdict(list)
         self.audits: list[Event] = []
         self.groups: dict[str, GroupPicture] = {}
+        self.targets: dict[int, int] = {}  # by id of a seek that does not say where it led
         for (of, name), info in context.groups.items():
             if of == topic:
                 seeks = [s for s in context.seeks if s.group == name and s.topic == topic and s.part in (None, part)]
@@ -94,17 +106,15 @@ class Picture:
                 take(event)
         self.log = self._make_log()
         self.keys: dict[str, list[int]] = defaultdict(list)
-        for offset in sorted(self.log):
+        self.offsets = sorted(self.log)
+        self.index: dict[int, int] = {}  # of an offset among those of its key
+        for offset in self.offsets:
             key = self.log[offset].key
             if key is not None:
+                self.index[offset] = len(self.keys[key])
                 self.keys[key].append(offset)
         for group in self.groups.values():
-            settle_all(group.by_token, group.settles)
-            end_at_seeks(group.deliveries, group.seeks)
-            for entries in group.dead.values():
-                entries.sort(key=lambda entry: entry.exp)
-            for found in group.by_offset.values():
-                found.sort(key=lambda delivery: (delivery.claimed, delivery.event.t1))
+            group.finish()
 
     @property
     def final_audit(self) -> Event | None:
@@ -183,6 +193,11 @@ class Picture:
             self.groups[event.group].redrives[event.off].append(event)
 
 
+def latest_effect(seek: Event) -> int:
+    """Until when a seek may take effect: what was not answered may be carried out by a replica that stood still."""
+    return seek.t1 if seek.type == "ok" else seek.t0 + LATE_EXECUTION
+
+
 def floor_of(picture: Picture, group: GroupPicture, until: int = NEVER) -> tuple[int, int]:
     """The first offset a group has certainly to deliver since its last seek before a time, and since when.
 
@@ -199,12 +214,14 @@ def floor_of(picture: Picture, group: GroupPicture, until: int = NEVER) -> tuple
 def _target(picture: Picture, seek: Event) -> int:
     if seek.off is not None:
         return seek.off
-    last = 0
-    for offset, event in picture.log.items():
-        published = picture.publish_of(event.val)
-        if published is None or seek.type == "info" or published.t0 < seek.t1:
-            last = max(last, offset)
-    return last + 1
+    if id(seek) not in picture.targets:
+        last = 0
+        for offset, event in picture.log.items():
+            published = picture.publish_of(event.val)
+            if published is None or published.t0 < latest_effect(seek):
+                last = max(last, offset)
+        picture.targets[id(seek)] = last + 1
+    return picture.targets[id(seek)]
 
 
 def sections(group: GroupPicture) -> Iterator[tuple[Event | None, int, int]]:

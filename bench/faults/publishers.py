@@ -12,10 +12,16 @@ import msgspec
 from app.domain.partition import partition_for
 from bench.faults.client import Answer, Client, digest
 from bench.faults.history import Event, now
-from bench.faults.plan import KEYS, PARTITIONS, TOPIC, Phase
+from bench.faults.plan import KEYS, PARTITIONS, PUSHED_KEYS, PUSHED_SHARE, TOPIC, Phase
 
 PATH = f"/v1/topics/{TOPIC}/messages"
 GIVE_UP_S = 90.0
+# Messages in a call: single ones, whose answers come right after their commits, and batches, which make the numbers.
+SIZES = (1, 1, 1, 5, 20, 100, 200)
+# Who was held up by a fault makes up for so much of the time.
+BEHIND_S = 6.0
+# Who hears nothing asks another replica, with the same keys.
+PATIENCE_S = 2.5
 
 
 class Placed(msgspec.Struct):
@@ -48,8 +54,8 @@ class Publisher:
         """Publishes at ``share`` of the run's rate until publishing ends, and until nothing is unknown any more."""
         due = time.monotonic()
         while self.phase.publishing:
-            size = self.random.choice((1, 1, 5, 20, 40))
-            due = max(due, time.monotonic() - 2.0) + size / (self.phase.rate * share)
+            size = self.random.choice(SIZES)
+            due = max(due, time.monotonic() - BEHIND_S) + size / (self.phase.rate * share)
             await self._publish([self._draft() for _ in range(size)])
             await self.phase.sleep(max(0.0, due - time.monotonic()))
 
@@ -78,6 +84,8 @@ class Publisher:
         chance = self.random.random()
         if chance < 0.1:
             return None
+        if chance < 0.1 + PUSHED_SHARE:
+            return self.random.choice(PUSHED_KEYS)
         return "hot" if chance < 0.2 else f"key-{self.random.randrange(KEYS)}"
 
     async def _publish(self, drafts: Sequence[Draft]) -> None:
@@ -134,9 +142,9 @@ class Publisher:
                 if option in options
             }  # fmt: skip
             headers |= {f"Message-Header-{name}": value for name, value in options.get("headers", {}).items()}
-            return await self.client.call("POST", PATH, drafts[0].body, headers=headers)
+            return await self.client.call("POST", PATH, drafts[0].body, headers=headers, timeout_s=PATIENCE_S)
         messages = [{"message": msgspec.Raw(draft.body), "options": draft.options} for draft in drafts]
-        return await self.client.call("POST", f"{PATH}/batch", {"messages": messages})
+        return await self.client.call("POST", f"{PATH}/batch", {"messages": messages}, timeout_s=PATIENCE_S)
 
 
 def _placed(body: bytes, count: int) -> list[Placed]:

@@ -74,7 +74,7 @@ class Receiver:
     def _intent(self, offset: int) -> str:
         if self.phase.draining:
             return "take"
-        if offset % 389 == 7:
+        if self.phase.is_poison(offset):
             return "refuse"  # poison
         chance = self.random.random()
         for intent, share in (("refuse", 0.02), ("cut", 0.005), ("hang", 0.003)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
@@ -12,6 +12,8 @@ from bench.faults.context import Context
 from bench.faults.history import SECOND
 from bench.faults.picture import Picture
 from bench.faults.verdict import INVARIANTS, Findings, Verdict
+
+AT = "at "  # how the names of faults begin that are failpoints
 
 
 @dataclass
@@ -27,6 +29,11 @@ class Totals:
     dead: int = 0
     refused_settles: int = 0
     by_group: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Totals) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            setattr(self, each.name, value + getattr(other, each.name))
 
     def take(self, picture: Picture) -> None:
         self.partitions += 1
@@ -50,9 +57,12 @@ class Totals:
 
 def build(context: Context, findings: Findings, totals: Totals, seed: int) -> dict[str, Any]:
     counts = context.counts
-    recoveries = defaultdict[str, list[float]](list)
+    alone = defaultdict[str, list[float]](list)
+    among_others = defaultdict[str, list[float]](list)
     for event in context.recoveries:
-        recoveries[event.val or "?"].append((event.t1 - event.t0) / SECOND)
+        found = alone if context.was_alone(event) else among_others
+        found[event.val or "?"].append((event.t1 - event.t0) / SECOND)
+    by_name = dict(sorted(Counter(fault.val or "?" for fault in context.faults).items()))
     return {
         "seed": seed,
         "seconds": round(max(0, context.end - context.begin) / SECOND, 1),
@@ -68,10 +78,13 @@ def build(context: Context, findings: Findings, totals: Totals, seed: int) -> di
         "deadLetters": totals.dead,
         "seeks": counts["seek.ok"],
         "redrives": counts["redrive.ok"],
+        "windows": context.fault_windows(),
         "faults": len(context.faults),
-        "faultsByName": dict(sorted(Counter(fault.val or "?" for fault in context.faults).items())),
+        "faultsByName": {name: n for name, n in by_name.items() if not name.startswith(AT)},
+        "failpoints": {name.removeprefix(AT): n for name, n in by_name.items() if name.startswith(AT)},
         "acknowledgedBeforeAKill": context.at_risk(),
-        "recoverySeconds": {name: _quantiles(values) for name, values in sorted(recoveries.items())},
+        "recoverySeconds": {name: _quantiles(values) for name, values in sorted(alone.items())},
+        "recoverySecondsAmongOthers": {name: _quantiles(values) for name, values in sorted(among_others.items())},
         "violations": {f"{invariant} {kind}": n for (invariant, kind), n in sorted(findings.counts.items())},
         "undecided": dict(findings.undecided),
         "witnesses": msgspec.to_builtins(findings.witnesses),
@@ -88,6 +101,16 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     }
 
 
+def markdown(verdict: Verdict, command: str) -> str:
+    """The report as it is kept."""
+    return (
+        "# A run of the fault suite\n\n"
+        f"`{command}`: two replicas and their Postgres, broken all the time. What is counted here and how it is judged "
+        'is said in `checker.py`, `verdict.py` and `nemesis.py`; "alone" is a fault in whose recovery no other one '
+        f"fell.\n\n```\n{text(verdict)}\n```\n"
+    )
+
+
 def text(verdict: Verdict, *, witnesses: int = 3) -> str:
     """The report for a person; ``witnesses`` of each class are shown."""
     facts = verdict.report
@@ -99,11 +122,14 @@ def text(verdict: Verdict, *, witnesses: int = 3) -> str:
         f"acks         {_pairs(facts['acks'])}; {facts['refusedSettles']} stale, {facts['ackedTwice']} acked twice",
         f"pulls        {_pairs(facts['pulls'])}",
         f"dead letters {facts['deadLetters']}, redriven {facts['redrives']}; seeks {facts['seeks']}",
-        f"faults       {facts['faults']} ({_pairs(facts['faultsByName'])})",
+        f"faults       {facts['faults']} in {facts['windows']} windows ({_pairs(facts['faultsByName'])})",
+        f"failpoints   {_pairs(facts['failpoints'])}",
         f"at risk      {_pairs(facts['acknowledgedBeforeAKill'])} acknowledged before a kill",
     ]
     for name, values in facts["recoverySeconds"].items():
         lines.append(f"recovery     {name}: {_pairs(values)}")
+    for name, values in facts["recoverySecondsAmongOthers"].items():
+        lines.append(f"recovery     {name}, among other faults: {_pairs(values)}")
     for what, count in facts["undecided"].items():
         lines.append(f"undecided    {what}: {count}")
     shown: Counter[tuple[str, str]] = Counter()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.faults import inside
 from bench.faults.broken import Broken
 from bench.faults.checker import Wanted, check_directory
 from bench.faults.client import Client, Pulse
@@ -22,12 +23,14 @@ from bench.faults.history import Event, Recorder, now
 from bench.faults.nemesis import Nemesis
 from bench.faults.observers import Observer
 from bench.faults.plan import GROUPS, PARTITIONS, PUSHED, TOPIC, Phase, group_body, group_data
+from bench.faults.points import Points, Provoke
 from bench.faults.publishers import Publisher
 from bench.faults.receiver import Receiver
+from bench.faults.scrap import Scrap
 from bench.faults.streams import StreamConsumer
 from bench.faults.verdict import Verdict
 
-PUBLISHERS = 6
+PUBLISHERS = 10
 # Of each group that is not pushed: two that pull, and one that reads its stream.
 CONSUMERS = (Consumer, Consumer, StreamConsumer)
 PROGRESS_S = 5.0
@@ -51,28 +54,38 @@ class Run:
         self.history = options.directory / "history"
         self.recorder = Recorder(self.history, "run")
         self.pulse = Pulse()
-        self.phase = Phase(rate=options.rate)
+        self.phase = Phase(rate=options.rate, seconds=options.minutes * 60)
         self.begin = time.monotonic()
         self.lag: dict[str, int | None] = {}
 
     def make_cluster(self) -> Cluster:
         return Cluster(self.options.directory)
 
-    def make_nemesis(self) -> Nemesis:
-        faults = self.options.broken.faults if self.options.broken else ()
-        return Nemesis(self.cluster, self.recorder, self.pulse, self.phase, self.options.seed, faults)
+    async def make_nemesis(self, observer: Observer) -> Nemesis:
+        """Of what is broken already, no function is changed again."""
+        options, parts = self.options, (self.cluster, self.recorder, self.pulse, self.phase)
+        if options.broken is not None:
+            return Nemesis(*parts, options.seed, options.broken.faults)
+        await inside.install(self.cluster)
+        scrap = Scrap(observer.client, self.phase)
+        await scrap.declare()
+        provoked: dict[str, Provoke] = {
+            "seek": observer.seek, "redrive": observer.redrive, "purge": scrap.purge, "trim": scrap.overfill,
+            "sweep": scrap.overfill,
+        }  # fmt: skip
+        return Nemesis(*parts, options.seed, points=Points(self.cluster, options.seed, provoked))
 
     async def run(self) -> Verdict:
         await self.cluster.start()
         client = Client(self.cluster.urls, self.recorder, self.pulse, self.options.seed)
         broken = self.options.broken
-        nemesis = self.make_nemesis()
         observer = Observer(client, self.phase)
         receiver = await Receiver(client, self.phase).start()
         try:
             if broken is not None:
                 await broken.spoil(self.cluster)
             await self._declare(client, receiver.url)
+            nemesis = await self.make_nemesis(observer)
             self.begin = time.monotonic()
             await self._load(client, observer, nemesis)
             self.say("restarting everything")

@@ -8,19 +8,47 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from bench.faults.context import Context, Place
-from bench.faults.history import Event, history, read_lines
+from bench.faults.history import Event, operations, read_lines
 
-EVENTS_PER_SHARD = 1_500_000  # about 1 GB while it is checked
-BYTES_PER_EVENT = 220
 
-Partitions = Iterator[tuple[Place, list[Event]]]
+class Load(Protocol):
+    """The events of one partition, once. ``is_shared``: another process can load them as well."""
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def __call__(self) -> list[Event]: ...
+
+
+Partitions = Mapping[Place, Load]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    events: list[Event]
+    is_shared: bool = False
+
+    def __call__(self) -> list[Event]:
+        return self.events
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    path: Path
+    is_shared: bool = True
+
+    def __call__(self) -> list[Event]:
+        events = list(read_lines(self.path))
+        self.path.unlink()
+        return events
 
 
 def in_memory(events: Iterable[Event]) -> tuple[Context, Partitions]:
@@ -30,35 +58,23 @@ def in_memory(events: Iterable[Event]) -> tuple[Context, Partitions]:
         if place is not None:
             partitions[place].append(event)
     context.finish()
-    return context, iter(sorted(partitions.items()))
+    return context, {place: Kept(kept) for place, kept in partitions.items()}
 
 
 def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
     """Splits the files of a run under ``scratch``; the shards are removed as they are used up."""
-    total = sum(path.stat().st_size for path in directory.glob("*.jsonl"))
-    shards = max(1, round(total / BYTES_PER_EVENT / EVENTS_PER_SHARD))
     folder = Path(tempfile.mkdtemp(prefix="shards-", dir=scratch))
-    paths = [folder / f"{number}.shard" for number in range(shards)]
-    files = [path.open("wb") for path in paths]
-    encoder = msgspec.json.Encoder()
+    files: dict[Place, BinaryIO] = {}
+    decoder = msgspec.json.Decoder(Event)
     context = Context()
-    for event in history(directory):
-        place = context.take(event)
-        if place is not None:
-            files[crc32(f"{place[0]}/{place[1]}".encode()) % shards].write(encoder.encode(event) + b"\n")
-    for file in files:
+    for path in sorted(directory.glob("*.jsonl")):
+        for head, line in operations(path):
+            place = context.take(decoder.decode(line) if context.learns_of(head) else head)
+            if place is not None:
+                if place not in files:
+                    files[place] = (folder / f"{len(files)}.shard").open("wb", buffering=1 << 20)
+                files[place].write(line)
+    for file in files.values():
         file.close()
     context.finish()
-    return context, _shards(folder, paths)
-
-
-def _shards(folder: Path, paths: list[Path]) -> Partitions:
-    for path in paths:
-        partitions = defaultdict[Place, list[Event]](list)
-        for event in read_lines(path):
-            assert event.part is not None
-            partitions[event.topic, event.part].append(event)
-        path.unlink()
-        for place in sorted(partitions):
-            yield place, partitions.pop(place)
-    folder.rmdir()
+    return context, {place: Shard(Path(file.name)) for place, file in files.items()}

@@ -33,7 +33,7 @@ class StreamConsumer(Consumer):
     async def _stream(self) -> None:
         stream = Event(f="stream", topic=TOPIC, group=self.group, cons=self.label, t0=now())
         self.client.recorder.invoke([stream])
-        path = f"{self.path}/stream?max={self.random.choice((1, 10, 50))}&consumer={self.label}"
+        path = f"{self.path}/stream?max={self.random.choice((1, 100, 200))}&consumer={self.label}"
         is_ours = False
         last = read = now()
         try:

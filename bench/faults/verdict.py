@@ -64,6 +64,16 @@ class Findings:
             shown = [event for event in events if event is not None]
             self.witnesses.append(Witness(invariant, kind, detail, self._faults_at(shown), shown))
 
+    def join(self, others: Findings) -> None:
+        room = {kind: MAX_WITNESSES - count for kind, count in self.counts.items()}
+        self.counts.update(others.counts)
+        self.undecided.update(others.undecided)
+        for witness in others.witnesses:
+            kind = witness.invariant, witness.kind
+            if room.setdefault(kind, MAX_WITNESSES) > 0:
+                room[kind] -= 1
+                self.witnesses.append(witness)
+
     def invariants(self) -> set[str]:
         return {invariant for invariant, _ in self.counts}
 

@@ -13,11 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.storage.migrate import MIGRATIONS, migrate
+from app.storage.migrate import _run_alembic as run_alembic
 from app.storage.tables import metadata
 
 FUNCTIONS = MIGRATIONS / "functions"
@@ -93,6 +94,23 @@ async def test_migrating_again_changes_nothing(dsn: str) -> None:
         assert [row["version_num"] for row in rows] == [revisions().get_current_head()]
     finally:
         await connection.close()
+
+
+async def test_a_start_survives_a_database_that_goes_away_while_it_migrates(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 7 of the fault suite: the postmaster was killed while a replica started, which then ended itself."""
+    broken: list[int] = []
+
+    def break_off(connection: Connection) -> None:
+        if not broken:
+            broken.append(connection.execute(text("select pg_backend_pid()")).scalar_one())
+            connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
+        run_alembic(connection)
+
+    monkeypatch.setattr("app.storage.migrate._run_alembic", break_off)
+    await migrate(dsn)
+    assert broken
 
 
 def revisions() -> ScriptDirectory:

@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from app.broker.sift import context_of
+from app.domain.expression import Context
+from app.domain.message import Message
 from tests.broker.world import Replica, texts
 
 Pair = tuple[Replica, Replica]
@@ -72,3 +75,22 @@ async def test_a_pull_is_back_in_time_however_much_does_not_match(replica: Repli
     while await replica.lag():
         await replica.pull()
     assert (await replica.stats()).total("filtered") == 60_000
+
+
+@pytest.mark.parametrize(("one_of", "most"), [(1, 10), (200, 1100)])
+async def test_of_a_backlog_no_more_is_judged_than_a_claim_of_a_few_needs(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, one_of: int, most: int
+) -> None:
+    judged = 0
+
+    def counted(message: Message, topic: str) -> Context:
+        nonlocal judged
+        judged += 1
+        return context_of(message, topic)
+
+    monkeypatch.setattr("app.broker.sift.context_of", counted)
+    await replica.topic()
+    await replica.group(filter='message == "yes"')
+    await replica.publish(*["yes" if at % one_of == 0 else "no" for at in range(1000)])
+    assert texts(await replica.pull(4)) == ["yes"] * 4
+    assert judged <= most

@@ -89,7 +89,6 @@ def test_an_empty_history_is_unknown() -> None:
 def test_a_history_on_disk_gets_the_same_verdict_as_in_memory(
     good: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.faults.shards.EVENTS_PER_SHARD", 5000)
     # Two files; what a tail read stays in one of them, whose order is the reader's.
     for number in range(2):
         recorder = Recorder(tmp_path, f"process-{number}")

@@ -87,3 +87,15 @@ def test_a_stream_renews_its_leases_and_its_deliveries_can_be_acked_after_the_fi
 
     assert not renewed
     assert pulled == {("I9", "late settle")}
+
+
+def test_what_a_stream_claimed_at_once_is_in_its_hands_though_it_came_in_two_parts() -> None:
+    """Seed 7: the first part was nacked before the second came, and each had its own reading of one deadline."""
+    told = [
+        Event(f="publish", topic="t", part=0, off=off, val=f"w-{off}", key="k", t0=START, t1=at(0.01)) for off in (1, 2)
+    ]
+    first, second = streamed(20, 1, "one"), streamed(20.4, 1, "one")
+    first.tok, second.tok, second.off, second.val = "ack_g_7_1_1", "ack_g_7_1_2", 2, "w-2"
+    second.t0, second.exp = at(20), (first.exp or 0) - MS
+    nack = Event(f="nack", topic="t", group="g", part=0, tok=first.tok, t0=at(20.1), t1=at(20.2))
+    assert not found(PULLED, *told[1:], first, nack, second)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from app import metrics
+from app import failpoints, metrics
 from app.broker.pause import pause_group
 from app.broker.settle import Settlement
 from app.domain.errors import Unavailable
@@ -158,6 +158,7 @@ class Courier:
             outcome = Nack(outcome.reason)  # nobody would ever resume it
         match outcome:
             case Ack():
+                failpoints.hit(failpoints.PUSHED)
                 self.ledger.ack(leased, answer)
                 if self.is_hook:
                     metrics.hook_taken.inc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 from bench.faults.history import NEVER, SLACK, Event, option
@@ -45,8 +45,10 @@ def _check_passes_nothing(
     since = min(since, seek.t0 - SLACK) if seek else 0
     offsets, latest, worst = [], [], []
     running, culprit = 0, 0
-    for offset in sorted(picture.log):
-        moment = 0 if offset < floor else _settled_at(picture, group, offset, since)
+    highest = max(snapshot.off or 0 for snapshot in snapshots)
+    here = picture.offsets
+    for offset in here[bisect_left(here, floor) : bisect_right(here, highest)]:
+        moment = _settled_at(picture, group, offset, since)
         if moment > running:
             running, culprit = moment, offset
         offsets.append(offset)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from bench.faults.delivery import Delivery
 from bench.faults.history import NEVER, SLACK, Event
@@ -12,6 +14,7 @@ from bench.faults.verdict import Findings
 
 def check(picture: Picture, findings: Findings) -> None:
     for group in picture.groups.values():
+        seeks = sorted((seek for seek in group.seeks if seek.type == "ok"), key=lambda seek: seek.t0)
         for first, second in group.repeated_tokens:
             findings.add("I9", "ackId given twice", f"{group.name}: one ackId for two deliveries", first, second)
         newer = _next_deliveries(group)
@@ -19,7 +22,9 @@ def check(picture: Picture, findings: Findings) -> None:
             delivery = group.by_token.get(settle.tok or "")
             if settle.type == "ok" and delivery is not None and not group.info.is_push:
                 _check_settle(group, settle, delivery, newer.get(settle.tok or ""), findings)
+                _check_not_moved(group, settle, delivery, seeks, findings)
         _check_epochs(group, findings)
+        _check_seeks(group, seeks, findings)
 
 
 def _next_deliveries(group: GroupPicture) -> dict[str, Delivery]:
@@ -45,11 +50,19 @@ def _check_settle(
         findings.add("I9", "settled twice", f"{what}, was accepted after a nack", delivery.nack_ok, settle)
     if settle.f == "nack" and delivery.ack_ok is not None and delivery.ack_ok.t1 < settle.t0:
         findings.add("I9", "settled twice", f"{what}, was accepted after an ack", delivery.ack_ok, settle)
-    moved = next(
-        (s for s in group.seeks if s.type == "ok" and delivery.event.t1 < s.t0 and s.t1 < settle.t0), None
-    )  # fmt: skip
-    if moved is not None:
-        findings.add("I9", "settle across a seek", f"{what}, was accepted after a seek", moved, settle)
+
+
+def _check_not_moved(
+    group: GroupPicture, settle: Event, delivery: Delivery, seeks: Sequence[Event], findings: Findings
+) -> None:
+    """``seeks``: answered ok, in the order they were invoked. Of those after the delivery the first is over first, as
+    far as it matters: seeks of a group come one after the other."""
+    if settle.f in ("ack", "discard") and delivery.acked < settle.t0:
+        return
+    at = bisect_right(seeks, delivery.event.t1, key=lambda seek: seek.t0)
+    if at < len(seeks) and seeks[at].t1 < settle.t0:
+        what = f"{group.name}: {settle.f} of {delivery.event.val}, attempt {delivery.event.att}"
+        findings.add("I9", "settle across a seek", f"{what}, was accepted after a seek", seeks[at], settle)
 
 
 def _check_epochs(group: GroupPicture, findings: Findings) -> None:
@@ -66,18 +79,23 @@ def _check_epochs(group: GroupPicture, findings: Findings) -> None:
                 )
         if last is None or delivery.event.epoch >= last.event.epoch:
             last = delivery
-    for seek in group.seeks:
-        if seek.type == "ok":
-            _check_seek(group, seek, findings)
 
 
-def _check_seek(group: GroupPicture, seek: Event, findings: Findings) -> None:
+def _check_seeks(group: GroupPicture, seeks: Sequence[Event], findings: Findings) -> None:
     """What is claimed after a seek has another epoch than what was claimed before it."""
-    before = max((d.event.epoch for d in group.deliveries if d.event.t1 < seek.t0), default=None)
-    if before is None:
+    if not seeks:
         return
-    ignored = next(
-        (d for d in group.deliveries if d.event.epoch <= before and d.event.t0 > seek.t1 and d.claimed < NEVER), None
-    )
-    if ignored is not None:
-        findings.add("I9", "seek ignored", f"{group.name}: handed out under the epoch before it", seek, ignored.event)
+    by_end = sorted(group.deliveries, key=lambda delivery: delivery.event.t1)
+    highest = list(accumulate((delivery.event.epoch for delivery in by_end), max))
+    asked = sorted((delivery for delivery in by_end if delivery.claimed < NEVER), key=lambda each: each.event.t0)
+    # From the back: the delivery with the lowest epoch among those asked for later.
+    lowest: list[Delivery] = []
+    for delivery in reversed(asked):
+        is_lower = not lowest or delivery.event.epoch < lowest[-1].event.epoch
+        lowest.append(delivery if is_lower else lowest[-1])
+    for seek in seeks:
+        before = bisect_left(by_end, seek.t0, key=lambda delivery: delivery.event.t1)
+        after = len(asked) - bisect_right(asked, seek.t1, key=lambda delivery: delivery.event.t0)
+        if before and after and lowest[after - 1].event.epoch <= highest[before - 1]:
+            ignored = lowest[after - 1].event
+            findings.add("I9", "seek ignored", f"{group.name}: handed out under the epoch before it", seek, ignored)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Hashable
 
-from bench.faults.delivery import Delivery, take_back_followers
+from bench.faults.delivery import Delivery, Flying, take_back_followers
 from bench.faults.history import NEVER, SLACK
 from bench.faults.picture import GroupPicture, Picture, floor_of
 from bench.faults.verdict import Findings
@@ -50,22 +51,32 @@ def _check_one_key(
     findings: Findings,
 ) -> None:
     offsets = picture.keys.get(key, [])
-    place = {offset: at for at, offset in enumerate(offsets)}
-    settled_up_to = 0  # everything of the key before this index was settled before the claim at hand
     ordered = sorted(deliveries, key=lambda each: (each.claimed, each.offset))
     # Of the seek that began this epoch: the answer of the last claim may have come after the next one.
     floor, _ = floor_of(picture, group, ordered[-1].claimed) if group.seeks else (0, 0)
-    flying: list[Delivery] = []
+    reached = bisect_left(offsets, floor)
+    unsettled: dict[
+        int, None
+    ] = {}  # offsets before this index, as far as they were not settled before the claim at hand
+    flying = Flying()
+    hands: Counter[tuple[int, str]] = Counter()  # of what is flying: offset and consumer
     for delivery in ordered:
-        index = place.get(delivery.offset)
-        if index is None:
+        index = picture.index.get(delivery.offset)
+        if index is None or picture.log[delivery.offset].key != key:
             continue
-        flying = [other for other in flying if other.over >= delivery.claimed - SLACK]
-        flying.append(delivery)
-        while settled_up_to < len(offsets) and done.get(offsets[settled_up_to], NEVER) <= delivery.claimed:
-            settled_up_to += 1
-        for offset in offsets[settled_up_to:index]:
-            if offset < floor or _may_be_passed(picture, group, offset, delivery, done, flying):
+        hands.subtract((other.offset, other.event.cons) for other in flying.land(delivery.claimed - SLACK))
+        flying.take(delivery)
+        hands[delivery.offset, delivery.event.cons] += 1
+        unsettled |= dict.fromkeys(offsets[reached:index])
+        reached = max(reached, index)
+        for offset in [*unsettled]:
+            if offset >= delivery.offset:
+                break
+            if done.get(offset, NEVER) <= delivery.claimed:
+                del unsettled[offset]
+                continue
+            is_in_hand = hands[offset, delivery.event.cons] > 0
+            if is_in_hand or _may_be_passed(picture, group, offset, delivery, done):
                 continue
             earlier = group.by_offset.get(offset)
             findings.add(
@@ -75,19 +86,15 @@ def _check_one_key(
             break
 
 
-def _may_be_passed(
-    picture: Picture, group: GroupPicture, offset: int, by: Delivery, done: dict[int, int], flying: Iterable[Delivery]
-) -> bool:
-    """Whether a later message of the key may be handed out although this one was not settled long before."""
+def _may_be_passed(picture: Picture, group: GroupPicture, offset: int, by: Delivery, done: dict[int, int]) -> bool:
+    """Whether a later message of the key may be handed out although this one was not settled long before, and was not
+    handed to the same consumer before."""
     if done.get(offset, NEVER) <= by.event.t1:
         return True
     if any(dead.exp <= by.event.t1 for dead in group.dead.get(offset, ())):
         return True
     value = picture.log[offset].val
-    if picture.asked(value, "delayMs") or picture.asked(value, "ttlMs"):
-        return True
-    # In the same consumer's hands, handed out before.
-    return any(other.offset == offset and other.event.cons == by.event.cons for other in flying)
+    return bool(picture.asked(value, "delayMs") or picture.asked(value, "ttlMs"))
 
 
 def _check_exclusion(group: GroupPicture, findings: Findings) -> None:

@@ -1,0 +1,91 @@
+"""Failpoints as a fault: the next one is armed, what leads to it is done, and whoever comes by dies or stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from app import failpoints
+from bench.faults import inside
+from bench.faults.cluster import Cluster
+from bench.faults.history import now
+from bench.faults.plan import LOCK_TTL_MS
+
+PATIENCE_S = 6.0
+# The others stand still, beyond the leases they renew or for a moment: a start costs seconds of a small machine.
+DIES = 0.4
+STANDS_STILL_S = (0.3, LOCK_TTL_MS / 1000 * 1.5)
+
+Provoke = Callable[[], Awaitable[None]]
+
+
+class Points:
+    """``provoked``: by the first word of a failpoint's name, what leads there where the load does not."""
+
+    def __init__(self, cluster: Cluster, seed: int, provoked: Mapping[str, Provoke]) -> None:
+        self._cluster = cluster
+        self._random = random.Random(seed)
+        self._provoked = provoked
+        self._doing: set[asyncio.Task[None]] = set()
+        self._orders: dict[bool, list[str]] = {True: [], False: []}
+
+    def next(self, *, is_inside: bool) -> str:
+        """Of those inside the database, or of the replicas': each comes once before any comes again."""
+        order = self._orders[is_inside]
+        if not order:
+            order += inside.INSIDE if is_inside else failpoints.ALL
+            self._random.shuffle(order)
+        return order.pop()
+
+    def draw_inside(self) -> bool:
+        """Seldom: they also stand in for the others while a replica comes back."""
+        return self._random.random() < 0.15
+
+    async def hit(self, name: str) -> tuple[int, bool]:
+        """When it was hit, in nanoseconds, and whether a process died of it. Raises TimeoutError if nobody came by."""
+        dies = name in inside.INSIDE or self._random.random() < DIES
+        seconds = 0.0 if dies else self._random.choice(STANDS_STILL_S)
+        folder = inside.folder_of(self._cluster) if name in inside.INSIDE else self._cluster.points
+        armed, found = folder / name, folder / f"{name}.hit"
+        found.unlink(missing_ok=True)
+        waiting = folder / f"{name}.arming"
+        waiting.write_text(str(seconds))
+        waiting.rename(armed)
+        try:
+            return await self._until_hit(name, found), dies and name not in inside.INSIDE
+        finally:
+            armed.unlink(missing_ok=True)
+            found.unlink(missing_ok=True)
+
+    async def _until_hit(self, name: str, found: Path) -> int:
+        until = time.monotonic() + PATIENCE_S
+        if (provoke := self._provoked.get(name.partition(".")[0])) is not None:
+            # It goes on after the hit: to see what that has left.
+            doing = asyncio.create_task(_again_and_again(provoke, until, found))
+            self._doing.add(doing)
+            doing.add_done_callback(self._doing.discard)
+        while time.monotonic() < until:
+            if (moment := _moment(found)) is not None:
+                return moment
+            await asyncio.sleep(0.02)
+        raise TimeoutError(name)
+
+    async def finished(self) -> None:
+        await asyncio.gather(*self._doing)
+
+
+def _moment(found: Path) -> int | None:
+    """What the file says, or now if it says nothing of a time; None without a file."""
+    try:
+        text = found.read_text().strip()
+    except FileNotFoundError:
+        return None
+    return int(text) if len(text) > 1 else now()
+
+
+async def _again_and_again(provoke: Provoke, until: float, found: Path) -> None:
+    while time.monotonic() < until and _moment(found) is None:
+        await provoke()
