@@ -213,8 +213,8 @@ begin
                    count(*) filter (where s.fate = 'filtered'),
                    count(*) filter (where s.fate = 'filtered' and s.o = any (failed)),
                    count(*) filter (where s.fate = 'expired')
-            into upto, taken, keyed, keyed_keys, held, held_keys, held_expiries, late, late_keys, late_dues, late_expiries,
-                 n_filtered, n_failed, n_late
+            into upto, taken, keyed, keyed_keys, held, held_keys, held_expiries, late, late_keys, late_dues,
+                 late_expiries, n_filtered, n_failed, n_late
             from stop left join counted s on s.o < stop.at;
             upto := coalesce(upto, start);
         end if;
@@ -252,23 +252,9 @@ begin
 
     if mode <> 'key' then
         keyed := null; keyed_keys := null;
-    elsif plain then
-        select coalesce(array_agg(x.base_offset + k.i - 1), '{}'), coalesce(array_agg(k.key), '{}')
-        into keyed, keyed_keys
-        from batches x
-        cross join lateral unnest(x.keys) with ordinality k (key, i)
-        where x.partition_id = p and x.base_offset between first_base and last_base and k.key is not null
-          and x.base_offset + k.i - 1 >= start and x.base_offset + k.i - 1 < upto;
     else
-        keyed := coalesce(keyed, '{}'); keyed_keys := coalesce(keyed_keys, '{}');
-        if cardinality(picked) > 0 then
-            select keyed || coalesce(array_agg(x.o), '{}'), keyed_keys || coalesce(array_agg(coalesce(d.key, e.key)), '{}')
-            into keyed, keyed_keys
-            from unnest(picked) x (o)
-            left join envelopes_at(p, picked) e on e."offset" = x.o
-            left join deferred d on d.partition_id = p and d.group_id = g and d."offset" = x.o
-            where coalesce(d.key, e.key) is not null;
-        end if;
+        select coalesce(keyed, '{}') || k.offsets, coalesce(keyed_keys, '{}') || k.keys into keyed, keyed_keys
+        from keys_taken(p, g, first_base, last_base, start, case when plain then upto else start end, picked) k;
     end if;
     if plain and upto > start then
         insert into leases (partition_id, group_id, id, deadline, owner, pending, offsets, keys)

@@ -9,4 +9,5 @@ down_revision = "0017"
 
 
 def upgrade() -> None:
+    op.execute(function("keys_taken"))
     op.execute(function("claim"))
