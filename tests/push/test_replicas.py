@@ -11,7 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.storage import claims
+from app.domain.errors import DatabaseUnavailable
+from app.loops.push.hand import Hand
+from app.loops.push.leased import Leased
+from app.storage import claims, leases
 from tests.misbehaviour import answer, hang, slow
 from tests.push.world import GROUP, World, replicated, saying, text_of, texts
 from tests.receiver import Receiver
@@ -79,6 +82,44 @@ async def test_a_lease_that_ended_before_its_claim_was_answered_is_not_sent_unde
         assert late.is_set()
         (request,) = receiver.requests
         assert request.header("Logpost-Attempt") == "2"
+
+
+async def test_nothing_overtakes_a_message_whose_lease_could_not_be_renewed(
+    dsn: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault run, seed 3: a message was given up as lost while the database was away; the next one of its key, claimed
+    later, was sent when it was back, and the first one after it."""
+    extend, lose = leases.extend, Hand._lose
+    renewed, is_away, lost = asyncio.Event(), False, asyncio.Event()
+
+    async def extend_unless_away(*arguments: Any, **options: Any) -> Any:
+        if is_away:
+            raise DatabaseUnavailable("It is away.")
+        renewed.set()
+        return await extend(*arguments, **options)
+
+    def lose_and_come_back(hand: Hand, leased: Leased) -> None:
+        nonlocal is_away
+        is_away = False
+        lose(hand, leased)
+        lost.set()
+
+    monkeypatch.setattr(leases, "extend", extend_unless_away)
+    monkeypatch.setattr(Hand, "_lose", lose_and_come_back)
+    receiver.behave(hang(), when=saying("k:1"), times=1)
+    async with replicated(dsn, receiver, 1, lock_ttl_ms=3000) as world:
+        await world.topic()
+        await world.group(concurrency=10, ordering="key")
+        await world.publish("k:1")
+        await receiver.until(lambda requests: requests)
+        await renewed.wait()
+        await asyncio.sleep(0.5)  # so that its lease is older than the next one's
+        is_away = True
+        await world.publish("k:2", "free")
+        await lost.wait()
+        await world.publish("k:3")
+        await world.settled()
+        assert [text for text in texts(receiver.requests) if text != "free"] == ["k:1", "k:1", "k:2", "k:3"]
 
 
 async def test_with_two_replicas_under_load_one_can_be_killed(dsn: str, servers: Servers, receiver: Receiver) -> None:
