@@ -23,7 +23,7 @@ QUIET = 0.25
 FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
-REST_S, LONG_REST_S = (0.3, 1.0), (1.0, 2.5)
+REST_S, LONG_REST_S = (0.3, 1.0), (2.5, 5.0)
 FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
 LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
