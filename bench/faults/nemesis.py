@@ -24,8 +24,8 @@ QUIET = 0.25
 FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
-REST_S, LONG_REST_S = (0.3, 1.0), (2.5, 5.0)
-FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
+REST_S, LONG_REST_S = (0.5, 1.6), (2.5, 5.0)
+FAILPOINTS, LONG_FAILPOINTS = 0.5, 0.95
 LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
 WINDOW_S = 2.0
@@ -94,7 +94,7 @@ class Nemesis:
             await self.phase.sleep(self.random.uniform(0.5, 1.5))
             return
         event = Event(f="window", topic=TOPIC, t0=now())
-        count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
+        count = min(self.random.choices((1, 2, 3), (8, 3, 1))[0], len(self.faults))
         names = self.random.sample(self.faults, count)
         if self._turn.locked():
             # A replica is away or comes back: what else there is to break is not that.
