@@ -29,7 +29,7 @@ def fewer(verdict: Verdict, minutes: float) -> list[str]:
     messages, windows = LONG_GOAL if minutes >= LONG_MINUTES else SHORT_GOAL
     wanted = {"messages acknowledged": messages * minutes, "windows with a fault": windows * minutes}
     there = {
-        "messages acknowledged": verdict.report["publishes"]["ok"],
+        "messages acknowledged": verdict.report["stored"],
         "windows with a fault": verdict.report["windows"],
     }
     return [f"{there[what]} {what}, of {count:.0f}" for what, count in wanted.items() if there[what] < count]
@@ -58,7 +58,7 @@ def main() -> int:
 
     broken = BROKEN.get(given.broken or "")
     wanted = Wanted(given.messages, given.faults)
-    drain_s = 300.0 if broken is None else 15.0  # what is broken may never be done
+    drain_s = max(300.0, given.minutes * 20) if broken is None else 15.0  # what is broken may never be done
     options = Options(given.seed, given.minutes, given.rate, directory, wanted, broken, drain_s)
     verdict = asyncio.run(Run(options).run())
 

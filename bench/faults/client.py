@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from bench.faults.history import NO_EFFECT, SECOND, Event, Recorder, now
+from bench.faults.history import MS, NO_EFFECT, SECOND, Event, Recorder, now
 
 LOST = 0  # the status of a call that got no whole answer
 # A replica that has not answered a call for so much longer than it was to wait is asked nothing more for the moment,
@@ -100,6 +100,14 @@ def digest(body: bytes, headers: dict[str, str], correlation_id: str | None) -> 
     """What has to arrive unchanged, in 16 characters."""
     rest = msgspec.json.encode([sorted(headers.items()), correlation_id])
     return sha256(body + b"\0" + rest).hexdigest()[:16]
+
+
+def clocks() -> tuple[int, float]:
+    """One moment on both clocks: not two, on a machine where we had to wait between them."""
+    while True:
+        moment, wall = now(), time.time()
+        if now() - moment < MS:
+            return moment, wall
 
 
 def on_our_clock(moment: datetime | None, seen: int, seen_wall: float) -> int:

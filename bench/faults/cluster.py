@@ -30,7 +30,7 @@ from bench.faults.proxy import Proxy
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(__file__).parent / "build"
 POINTS = "failpoints"
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 90.0
 SETTINGS = {
     "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
     "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),

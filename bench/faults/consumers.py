@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from typing import Any
 
 import msgspec
 
 from app.domain.lease import parse_ack_id
-from bench.faults.client import Answer, Client, Message, Pulled, Settled, on_our_clock
+from bench.faults.client import Answer, Client, Message, Pulled, Settled, clocks, on_our_clock
 from bench.faults.history import Event, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 
@@ -57,7 +56,7 @@ class Consumer:
         self.client.recorder.invoke([event])
         body = {"max": size, "waitMs": wait_ms, "consumer": self.label}
         answer = await self.client.call(
-            "POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 3, wait_s=wait_ms / 1000
+            "POST", f"{self.path}/pull", body, timeout_s=wait_ms / 1000 + 2, wait_s=wait_ms / 1000
         )
         messages: list[Message] | None = None
         if answer.type == "ok":
@@ -70,7 +69,7 @@ class Consumer:
             # Under its old label it could take more of a partition, behind what it does not know it holds.
             self.renamed += 1
             return None
-        seen = now(), time.time()
+        seen = clocks()
         for message in messages:
             self._record(message, event.cons, event.t0, seen)
         if messages:
@@ -147,7 +146,7 @@ class Consumer:
     async def _send(self, intent: str, body: dict[str, Any], events: list[Event]) -> Answer:
         begun = now()
         self.client.recorder.invoke(events)
-        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=LEASE_MS / 1000)
+        answer = await self.client.call("POST", f"{self.path}/{intent}", body, timeout_s=LEASE_MS / 2000)
         statuses: dict[str, str] = {}
         if answer.type == "ok" or answer.status == 409:
             try:

@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ import psutil
 
 from bench.faults.client import Pulse
 from bench.faults.cluster import Cluster, Replica
-from bench.faults.history import Event, Recorder, now, option
+from bench.faults.history import Event, Recorder, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 from bench.faults.points import Points
 
@@ -23,8 +24,8 @@ QUIET = 0.25
 FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
-REST_S, LONG_REST_S = (0.3, 1.0), (1.0, 2.5)
-FAILPOINTS, LONG_FAILPOINTS = 0.6, 0.95
+REST_S, LONG_REST_S = (0.5, 1.6), (2.5, 5.0)
+FAILPOINTS, LONG_FAILPOINTS = 0.5, 0.95
 LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
 WINDOW_S = 2.0
@@ -60,6 +61,8 @@ class Nemesis:
         self.fired = 0
         self.windows = 0
         self._turn = asyncio.Lock()  # of those who end replicas and start them again
+        self._firing: ContextVar[Event] = ContextVar("firing")
+        self._struck: dict[int, bool] = {}
         self._measuring: set[asyncio.Task[None]] = set()
         self._acting: set[asyncio.Task[None]] = set()
         self._defects: list[BaseException] = []
@@ -91,7 +94,7 @@ class Nemesis:
             await self.phase.sleep(self.random.uniform(0.5, 1.5))
             return
         event = Event(f="window", topic=TOPIC, t0=now())
-        count = min(self.random.choices((1, 2, 3), (6, 3, 1))[0], len(self.faults))
+        count = min(self.random.choices((1, 2, 3), (8, 3, 1))[0], len(self.faults))
         names = self.random.sample(self.faults, count)
         if self._turn.locked():
             # A replica is away or comes back: what else there is to break is not that.
@@ -130,6 +133,7 @@ class Nemesis:
         if name == "hang any":
             event.data = {"hung": "any"}
         self.recorder.invoke([event])
+        self._firing.set(event)
         try:
             if name in (FAILPOINT, FAILPOINT_INSIDE):
                 await self._hit(event, is_inside=name == FAILPOINT_INSIDE)
@@ -141,13 +145,24 @@ class Nemesis:
             if name in ENDING:
                 await self.cluster.revive()
             return
+        finally:
+            measured = self._struck.pop(event.op, False)
         self.fired += 1
         self.recorder.complete([event], "ok")
-        # For a kill the clock runs from the kill, for everything that lasts from its end.
-        moment = event.t0 if name in SUDDEN or option(event, "kill") else event.t1
-        task = asyncio.create_task(self._measure(event.val or name, moment))
-        self._measuring.add(task)
-        task.add_done_callback(self._measuring.discard)
+        if not measured:
+            self._measure_from(event.val or name, event.t1)
+
+    def struck(self, moment: int | None = None) -> None:
+        """Called by a fault that does not last, when it has struck: recovery begins then, and not when all is whole."""
+        event = self._firing.get()
+        self._struck[event.op] = True
+        self._measure_from(event.val or "?", moment or now())
+
+    def _measure_from(self, name: str, moment: int) -> None:
+        for what in ("published", "delivered"):
+            task = asyncio.create_task(self._measure(name, what, moment))
+            self._measuring.add(task)
+            task.add_done_callback(self._measuring.discard)
 
     async def _hit(self, event: Event, *, is_inside: bool) -> None:
         assert self.points is not None
@@ -155,17 +170,17 @@ class Nemesis:
         event.val = f"at {point}"
         event.t0, died = await self.points.hit(point)
         event.data, event.t1 = {"kill": died}, now()
+        self.struck(event.t0)
         if died:
             await asyncio.sleep(0.3)
             for replica in self.cluster.replicas:
                 await replica.ready()
 
-    async def _measure(self, name: str, moment: int) -> None:
-        """Until somebody got a publish and a delivery through that were begun after the fault."""
-        for what in ("published", "delivered"):
-            ended = await self.pulse.after(what, moment, RECOVERY_TIMEOUT_S)
-            if ended is not None:
-                self.recorder.note(Event(f="recovery", val=f"{name}, {what}", t0=moment, t1=ended))
+    async def _measure(self, name: str, what: str, moment: int) -> None:
+        """Until somebody got a publish, or a delivery, through that was begun after the fault."""
+        ended = await self.pulse.after(what, moment, RECOVERY_TIMEOUT_S)
+        if ended is not None:
+            self.recorder.note(Event(f="recovery", val=f"{name}, {what}", t0=moment, t1=ended))
 
     def replica(self) -> Replica:
         return self.random.choice(self.cluster.replicas)
@@ -174,6 +189,7 @@ class Nemesis:
 async def kill_replica(nemesis: Nemesis, seconds: float) -> None:
     replica = nemesis.replica()
     await replica.kill()
+    nemesis.struck()
     await asyncio.sleep(seconds / 2)
     replica.start()
     await replica.ready()
@@ -183,6 +199,7 @@ async def kill_worker(nemesis: Nemesis, _: float) -> None:
     """Its supervisor starts another."""
     replica = nemesis.replica()
     replica.signal(signal.SIGKILL, replica.workers())
+    nemesis.struck()
     await asyncio.sleep(0.3)
     await replica.ready()
 
@@ -193,6 +210,7 @@ async def kill_all_replicas(nemesis: Nemesis, seconds: float) -> None:
         replica.signal(signal.SIGKILL)
     for replica in replicas:
         await replica.gone()
+    nemesis.struck()
     await asyncio.sleep(seconds / 4)
     for replica in replicas:
         replica.start()
@@ -224,6 +242,7 @@ async def kill_backend(nemesis: Nemesis, _: float) -> None:
     if not backends:
         raise ValueError("no backend")
     nemesis.random.choice(backends).kill()
+    nemesis.struck()
     await _postgres_answers(nemesis)
 
 
@@ -232,6 +251,7 @@ async def kill_postmaster(nemesis: Nemesis, _: float) -> None:
     if not tree:
         raise ValueError("no postmaster")
     tree[0].kill()
+    nemesis.struck()
     await asyncio.sleep(0.1)
     await _postgres_answers(nemesis)
 
@@ -244,6 +264,7 @@ async def kill_postgres(nemesis: Nemesis, _: float) -> None:
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    nemesis.struck()
     await asyncio.sleep(0.1)
     await _postgres_answers(nemesis)
 
@@ -261,6 +282,7 @@ async def terminate_listen(nemesis: Nemesis, _: float) -> None:
     await nemesis.cluster.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%' and pid <> pg_backend_pid()"
     )
+    nemesis.struck()
 
 
 async def terminate_connections(nemesis: Nemesis, _: float) -> None:
@@ -268,6 +290,7 @@ async def terminate_connections(nemesis: Nemesis, _: float) -> None:
         "select pg_terminate_backend(pid) from pg_stat_activity "
         "where backend_type = 'client backend' and pid <> pg_backend_pid() and random() < 0.5"
     )
+    nemesis.struck()
 
 
 async def lock_cursors(nemesis: Nemesis, seconds: float) -> None:
@@ -301,6 +324,11 @@ def _slow(nemesis: Nemesis, proxy: Any) -> None:
     proxy.weather.jitter_ms = 50
 
 
+def _reset(nemesis: Nemesis, proxy: Any) -> None:
+    proxy.reset()
+    nemesis.struck()
+
+
 async def hang_any(nemesis: Nemesis, seconds: float) -> None:
     nemesis.phase.hung = "any"
     try:
@@ -323,7 +351,7 @@ FAULTS: dict[str, Fault] = {
     "lock a table": lock_cursors,
     "slow database": proxied(_slow),
     "stalled database": proxied(lambda _, proxy: proxy.stall()),
-    "reset database": proxied(lambda _, proxy: proxy.reset()),
+    "reset database": proxied(_reset),
     "cut up": proxied(lambda nemesis, proxy: proxy.cut_after(nemesis.random.randrange(20_000), "up")),
     "cut down": proxied(lambda nemesis, proxy: proxy.cut_after(nemesis.random.randrange(20_000), "down")),
     "lose up": proxied(lambda _, proxy: proxy.drop("up")),
@@ -332,4 +360,3 @@ FAULTS: dict[str, Fault] = {
     "hang any": hang_any,
 }
 ENDING = frozenset({"kill replica", "kill worker", "kill all replicas", "restart replica", FAILPOINT})
-SUDDEN = frozenset(name for name in FAULTS if name.startswith(("kill", "terminate", "reset")))

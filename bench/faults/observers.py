@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
 
-from bench.faults.client import Client, Page, on_our_clock
+from bench.faults.client import Client, Page, clocks, on_our_clock
 from bench.faults.history import Event, now
 from bench.faults.plan import GROUPS, PARTITIONS, REDRIVEN, SOUGHT, TOPIC, Phase
 
@@ -175,7 +174,7 @@ class Observer:
             if answer.type != "ok":
                 return None
             page = msgspec.json.decode(answer.body, type=Page)
-            end, wall = now(), time.time()
+            end, wall = clocks()
             for letter in page.items:
                 event = Event(
                     f="dlq", topic=TOPIC, group=group, t0=begin, t1=end, att=letter.attempts, cons=session,

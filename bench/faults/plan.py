@@ -8,7 +8,7 @@ from typing import Any
 
 TOPIC = "orders"
 PARTITIONS = 8
-RATE = 1300.0  # messages a second, over all publishers, as far as the faults let them
+RATE = 1400.0  # messages a second, over all publishers, as far as the faults let them
 KEYS = 96
 LEASE_MS = 3000
 # Of streams and pushes; their servers renew it.

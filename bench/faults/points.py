@@ -42,7 +42,7 @@ class Points:
 
     def draw_inside(self) -> bool:
         """Seldom: they also stand in for the others while a replica comes back."""
-        return self._random.random() < 0.15
+        return self._random.random() < 0.08
 
     async def hit(self, name: str) -> tuple[int, bool]:
         """When it was hit, in nanoseconds, and whether a process died of it. Raises TimeoutError if nobody came by."""

@@ -31,8 +31,8 @@ from bench.faults.streams import StreamConsumer
 from bench.faults.verdict import Verdict
 
 PUBLISHERS = 10
-# Of each group that is not pushed: two that pull, and one that reads its stream.
-CONSUMERS = (Consumer, Consumer, StreamConsumer)
+# Of each group that is not pushed: three that pull, and one that reads its stream.
+CONSUMERS = (Consumer, Consumer, Consumer, StreamConsumer)
 PROGRESS_S = 5.0
 
 

@@ -42,11 +42,24 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
+    topic: str
     path: Path
     is_shared: bool = True
 
     def __call__(self) -> list[Event]:
-        events = list(read_lines(self.path))
+        known: dict[str, str] = {}
+        events = []
+        for event in read_lines(self.path):
+            # The same few strings a million times: once each.
+            event.f, event.type = known.setdefault(event.f, event.f), known.setdefault(event.type, event.type)
+            event.proc, event.topic = known.setdefault(event.proc, event.proc), self.topic
+            event.group, event.cons = (
+                known.setdefault(event.group, event.group),
+                known.setdefault(event.cons, event.cons),
+            )
+            if event.key is not None:
+                event.key = known.setdefault(event.key, event.key)
+            events.append(event)
         self.path.unlink()
         return events
 
@@ -77,4 +90,4 @@ def on_disk(directory: Path, scratch: Path) -> tuple[Context, Partitions]:
     for file in files.values():
         file.close()
     context.finish()
-    return context, {place: Shard(Path(file.name)) for place, file in files.items()}
+    return context, {place: Shard(place[0], Path(file.name)) for place, file in files.items()}

@@ -8,7 +8,7 @@ import time
 import aiohttp
 import msgspec
 
-from bench.faults.client import Message, on_our_clock
+from bench.faults.client import Message, clocks, on_our_clock
 from bench.faults.consumers import Consumer
 from bench.faults.history import MS, SECOND, SLACK, Event, now
 from bench.faults.plan import LEASE_MS, LOCK_TTL_MS, TOPIC
@@ -63,7 +63,7 @@ class StreamConsumer(Consumer):
             self.client.recorder.complete([stream], "ok")
 
     async def _take(self, frames: list[bytes]) -> None:
-        seen = now(), time.time()
+        seen = clocks()
         messages: list[Message] = []
         for frame in frames:
             fields = dict(line.partition(b": ")[::2] for line in frame.splitlines())

@@ -75,6 +75,14 @@ def test_a_run_that_shows_nothing_does_not_pass(
     assert any(reason in given for given in verdict.reasons)
 
 
+def test_a_purge_that_was_carried_out_by_halves_is_found(good: list[Event]) -> None:
+    torn = Event(f="torn", topic="scrap", val="a purge left 3 of 12 messages")
+
+    verdict = check_events([*Copy(good, SEED).events, torn])
+
+    assert verdict.findings.counts == {("I17", "torn"): 1}
+
+
 def test_a_run_that_saw_too_little_is_unknown(good: list[Event]) -> None:
     verdict = check_events(Copy(good, SEED).events, wanted=Wanted(messages=1_000_000, faults=300))
 

@@ -6,11 +6,12 @@ import asyncio
 import random
 from collections import defaultdict
 
+import asyncpg
 import pytest
 
-from tests.misbehaviour import answer, slow
-from tests.push.world import GROUP, World, saying, text_of, texts
-from tests.receiver import Conversation
+from tests.misbehaviour import answer, hang, slow
+from tests.push.world import GROUP, World, replicated, saying, text_of, texts
+from tests.receiver import Conversation, Receiver
 from tests.servers import wait_until
 
 WIDE = {"concurrency": 20, "ordering": "key"}
@@ -180,3 +181,29 @@ async def test_a_replay_starts_at_attempt_one(world: World) -> None:
     await world.settled()
     assert of_key(world, "k") == ["k:1", "k:2"] * 2
     assert {request.header("Logpost-Attempt") for request in world.receiver.requests} == {"1"}
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+async def test_what_waits_behind_a_message_whose_lease_is_lost_waits_for_its_next_attempt(
+    dsn: str, receiver: Receiver, ordering: str
+) -> None:
+    """Seed 3 of the fault suite: the lease of k:1 ran out, k:2 was in one of its own, and nobody had looked since."""
+    async with replicated(dsn, receiver, 1) as world:
+        await world.topic()
+        await world.group(concurrency=2, ordering=ordering)
+        receiver.behave(hang(), when=saying("k:1"), times=1)
+        await world.publish("k:1")
+        await receiver.until(lambda requests: len(requests) == 1)
+        await world.publish("k:2")
+        database = await asyncpg.connect(dsn)
+        try:
+
+            async def both_are_leased() -> bool:
+                return bool(await database.fetchval("select count(distinct id) = 2 from leases"))
+
+            await wait_until(both_are_leased)
+            await database.execute("update leases set deadline = clock_timestamp() where pending @> 1::bigint")
+        finally:
+            await database.close()
+        await world.settled()
+    assert texts(receiver.requests) == ["k:1", "k:1", "k:2"]

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from app import failpoints, metrics
+from app.broker import tally
 from app.broker.pause import pause_group
 from app.broker.settle import Settlement
 from app.domain.errors import Unavailable
@@ -25,7 +26,7 @@ from app.loops.push.gate import Gate
 from app.loops.push.hand import Hand
 from app.loops.push.leased import Leased
 from app.loops.push.ledger import Ledger
-from app.storage import attempts
+from app.storage import attempts, rescue
 from app.storage.database import Database
 from app.telemetry import log
 from app.webhook.request import delivery_request
@@ -107,7 +108,10 @@ class Courier:
                 if (taken := self._taken.pop(place, None)) is not None:
                     await self._until_settled(taken)
                     self._doubt(place)
-                await self._guarded(queue.popleft(), queue, place)
+                leased = queue.popleft()
+                await self._guarded(leased, queue, place)
+                if leased.is_lost:
+                    await self._make_way(leased, place)
         finally:
             del self._queues[place]
 
@@ -212,6 +216,20 @@ class Courier:
             except Unavailable:
                 pass
             await asyncio.sleep(ASK_S)
+
+    async def _make_way(self, lost: Leased, place: Place) -> None:
+        """Its next attempt comes before what is behind it, also before what is under a lease that lives: that is taken
+        back when the database notices that this one failed, which it does now."""
+        await self._until_settled(lost)
+        while not self.is_stopping:
+            try:
+                failed, dead = await rescue.expire(self.db, lost.ack_id.partition_id, self.group.id)
+            except Unavailable:
+                await asyncio.sleep(ASK_S)
+            else:
+                tally.repaired(failed, int(failed > 0), dead)
+                break
+        self._doubt(place)
 
     async def _return(self, leased: Leased, queue: deque[Leased], place: Place | None) -> None:
         """Unsent or unjudged, with what waits behind it."""
