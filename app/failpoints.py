@@ -1,7 +1,7 @@
 """Failpoints: the moments around a commit at which a process can be made to die, for whoever tests what that loses.
 
 ``hit`` does nothing in a server: no setting, no variable and no request switches it on. A test build puts a module of
-its own on the path, which calls ``arm`` before anything else runs (bench/faults/build/).
+its own on the path, which calls ``arm`` before anything else runs (bench/faults/testbuild/).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from bench.faults.plan import LOCK_TTL_MS
 from bench.faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(__file__).parent / "build"
+BUILD = Path(__file__).parent / "testbuild"
 POINTS = "failpoints"
 READY_TIMEOUT_S = 90.0
 SETTINGS = {
