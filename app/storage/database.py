@@ -130,6 +130,7 @@ class Database:
         self._waiting = 0
         self._kept: WeakSet[Connection] = WeakSet()
         self._is_pool_old = False
+        self._histories = 0  # that have ended: a session of an earlier one is not kept
         lineage.on_change.append(self._drop_sessions)
 
     @classmethod
@@ -178,6 +179,7 @@ class Database:
         """Those we have are with a history that has ended: whoever is still there to answer must not."""
         for connection in tuple(self._kept):
             connection.terminate()
+        self._histories += 1
         self._is_pool_old = True  # each is replaced as it is used next
 
     @asynccontextmanager
@@ -188,11 +190,12 @@ class Database:
                 self._is_pool_old = False
                 await self._pool.expire_connections()
                 await self._cool()
+            histories = self._histories
             connection = await self._acquire()
             is_fit = False
             try:
                 yield connection
-                is_fit = True
+                is_fit = histories == self._histories
             finally:
                 if is_fit and len(self._hot) < MAX_HOT and not self._waiting and _is_open(connection):
                     self._hot.append(connection)

@@ -75,3 +75,13 @@ async def test_nothing_stays_open_after_the_end(dsn: str) -> None:
     other = await asyncpg.connect(dsn)
     assert await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid) == 0
     await other.close()
+
+
+async def test_a_session_of_a_history_that_has_ended_is_not_kept(two: Database) -> None:
+    async with two.connection() as old:
+        pid = await old.fetchval(PID)
+        two._drop_sessions()
+        assert await two.fetchval(PID) != pid  # from here on the others are new ones
+    assert pid not in [await two.fetchval(PID) for _ in range(3)]
+    async with two.connection() as one, two.connection() as other:
+        assert pid not in (await one.fetchval(PID), await other.fetchval(PID))
