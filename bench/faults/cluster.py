@@ -141,7 +141,8 @@ class Cluster:
 
     async def start(self) -> None:
         self.points.mkdir(exist_ok=True)
-        await self.postgres.start()
+        if self.postgres.pid is None:
+            await self.postgres.start()
         self._keep()
         for number in range(1, self._count + 1):
             proxy = await Proxy(socket_of(self.postgres)).start()

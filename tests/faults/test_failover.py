@@ -109,6 +109,7 @@ async def test_a_standby_and_a_primary_that_was_taken_over_from_are_not_used(pai
     async with httpx.AsyncClient(base_url=pair.urls[0], timeout=20) as client:
         await client.put(TOPIC, json={"distribution": {"partitions": 1}})
         await publish(client, "a")
+        await wait_until(lambda: caught_up(pair))
 
         pair.lead_to(pair.standby)
         for call in (client.get(f"{TOPIC}/stats"), client.get(f"{TOPIC}/messages"), client.get("/readyz")):
