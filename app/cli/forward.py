@@ -25,7 +25,7 @@ from app.domain.message import Message, NewMessage, meta_of, parse_message_id
 from app.domain.outcome import Ack, Answer, Discard, Nack, Taken, action_of, excerpt_of, judge, retry_after_ms
 from app.domain.partition import topic_of
 from app.domain.signature import parse_secret
-from app.webhook.request import Request, delivery_request
+from app.webhook.request import Letterhead, Request, delivery_request
 
 if TYPE_CHECKING:
     import httpx
@@ -114,7 +114,9 @@ def _request(came: _Came, group: str | None, to: str, secret: str | None, timeou
         paused_since=None, pause_reason=None, topic_paused_since=None, created_at=now, updated_at=now,
     )  # fmt: skip
     message = Message(place.partition_id, came.offset, came.published_at, came.key, meta, payload)
-    return delivery_request(as_pushed, message, attempt=came.attempt, ack_id=came.ack_id or "", now=now)
+    return delivery_request(
+        Letterhead(as_pushed), message, message_id=came.id, attempt=came.attempt, ack_id=came.ack_id or "", now=now
+    )
 
 
 def _send(receiver: httpx.Client, request: Request) -> Answer:

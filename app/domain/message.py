@@ -60,8 +60,7 @@ class Landed(msgspec.Struct, frozen=True, gc=False):
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message read from the log. ``meta`` is the stored document of headers, correlationId and contentType."""
 
     partition_id: int

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal, cast
 
+import msgspec
+
 Action = Literal["ack", "nack", "discard", "pause"]
 ErrorClass = Literal[
     "dns",  # the name does not resolve
@@ -45,8 +47,7 @@ _SECONDS = re.compile(r"[0-9]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a request came to. ``status`` is None when no status came; then ``error_class`` says why.
 
     ``error``: a sentence for people, None after a 2xx. ``excerpt``: the beginning of the body, escaped, at most
@@ -143,6 +144,8 @@ def retry_after_ms(headers: Mapping[str, str], now: datetime) -> int | None:
     right; from ``now`` where there is none. ``headers`` ignores case.
     """
     value = headers.get("Retry-After", "").strip()
+    if not value:
+        return None
     if _SECONDS.fullmatch(value):
         # Compared as text first: a number of a million digits is not worth reading.
         return MAX_RETRY_AFTER_MS if len(value.lstrip("0")) > 9 else _clamped(int(value) * 1000)

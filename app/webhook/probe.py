@@ -10,8 +10,7 @@ import msgspec
 from app.domain.group import Group
 from app.domain.message import Message, iso
 from app.domain.partition import partition_id
-from app.domain.secret import values_to_mask
-from app.webhook.request import Meta, Request, secrets_of, shaped, signed_request
+from app.webhook.request import NO_META, Letterhead, Request, shaped
 
 TYPE = "logpost.test"
 # Somebody waits for the outcome, whatever the group's ackTimeoutMs is.
@@ -20,20 +19,11 @@ MAX_TIMEOUT_MS = 30_000
 
 def probe_request(group: Group, now: datetime) -> Request:
     """What is sent has no place in the log, no attempt and no ackId: there is nothing to settle."""
-    delivery = group.config.delivery
-    assert delivery.url is not None
     webhook_id = f"test_{secrets.token_hex(12)}"
     payload = msgspec.json.encode({"type": TYPE, "topic": group.topic, "group": group.name, "at": iso(now)})
     message = Message(partition_id(group.topic_id, 0), 0, now, None, None, payload)
-    body, headers = shaped(delivery.format, group, message, webhook_id, Meta())
-    own = [("Logpost-Topic", group.topic), ("Logpost-Group", group.name), ("Logpost-Test", "true")]
-    return signed_request(
-        delivery.url,
-        body,
-        webhook_id=webhook_id,
-        now=now,
-        secrets=secrets_of(delivery, now),
-        headers=(*own, *headers, *delivery.headers.items()),
-        timeout_ms=min(group.config.ack_timeout_ms, MAX_TIMEOUT_MS),
-        hidden=values_to_mask(delivery.headers),
-    )
+    body, headers = shaped(group.config.delivery.format, group, message, webhook_id, NO_META)
+    timeout_ms = min(group.config.ack_timeout_ms, MAX_TIMEOUT_MS)
+    return Letterhead(group).request(
+        webhook_id, body, (*headers, ("Logpost-Test", "true")), now=now, timeout_ms=timeout_ms
+    )  # fmt: skip

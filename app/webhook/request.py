@@ -7,21 +7,19 @@ configure is checked when they declare it (``check_headers``), where they can st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
-from app.domain import message as messages
 from app.domain.errors import InvalidField
-from app.domain.group import Delivery, Group, GroupConfig
+from app.domain.group import Group
 from app.domain.message import JSON, Message
 from app.domain.options import TRACEPARENT, trace_of
 from app.domain.partition import number_of
-from app.domain.secret import values_to_mask
+from app.domain.secret import require_readable, values_to_mask
 from app.domain.signature import parse_secret, sign
 from app.webhook import cloudevent
 
@@ -43,8 +41,7 @@ _RESERVED = frozenset((*_FRAMING.split(), "correlation-id"))
 _RESERVED_PREFIXES = ("webhook-", "logpost-", "message-header-", "ce-", "proxy-")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A POST as it will be sent. ``timeout_ms`` bounds all of it, from the first look-up to the status.
 
     ``hidden``: what must not show of an answer that repeats it. ``is_traced``: its trace is the message's, and its
@@ -59,7 +56,7 @@ class Request:
     is_traced: bool = False
 
 
-class Meta(msgspec.Struct, rename="camel"):
+class Meta(msgspec.Struct, frozen=True, rename="camel"):
     """The stored document beside a payload (``domain/message.py``, meta_of)."""
 
     headers: dict[str, str] = {}
@@ -67,7 +64,9 @@ class Meta(msgspec.Struct, rename="camel"):
     content_type: str | None = None
 
 
+NO_META = Meta()
 _decode_meta = msgspec.json.Decoder(Meta).decode
+_JSON = (("Content-Type", JSON),)
 
 
 def check_headers(headers: Mapping[str, str], field: str = "delivery.headers") -> None:
@@ -91,88 +90,87 @@ def check_headers(headers: Mapping[str, str], field: str = "delivery.headers") -
             raise InvalidField.of(where, "must be printable ASCII without line breaks")
 
 
-def delivery_request(group: Group, message: Message, *, attempt: int, ack_id: str, now: datetime) -> Request:
-    """The request of one attempt at delivering ``message`` to a push group. ``now`` dates and signs it."""
-    config = group.config
-    assert config.delivery.url is not None
-    message_id = messages.message_id(message.partition_id, message.published_at, message.offset)
-    if config.delivery.format == "hook":
-        return _hook_request(config, message, message_id, now)
-    meta = Meta() if message.meta is None else _decode_meta(message.meta)
-    own = [
-        ("Logpost-Topic", group.topic),
-        ("Logpost-Group", group.name),
-        ("Logpost-Partition", str(number_of(message.partition_id))),
-        ("Logpost-Offset", str(message.offset)),
-        ("Logpost-Attempt", str(attempt)),
-        ("Logpost-Max-Attempts", str(config.max_attempts)),
-        ("Logpost-Ack-Id", ack_id),
-    ]
-    if message.key is not None:
-        own.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
-    if meta.correlation_id is not None:
-        own.append(("Correlation-Id", header_value(meta.correlation_id)))
-    is_traced = TRACEPARENT not in {name.lower() for name in config.delivery.headers}
-    if is_traced:
-        own += trace_of(meta.headers)
-    body, describing = shaped(config.delivery.format, group, message, message_id, meta)
-    request = signed_request(
-        config.delivery.url,
-        body,
-        webhook_id=message_id,
-        now=now,
-        secrets=secrets_of(config.delivery, now),
-        headers=(*own, *describing, *config.delivery.headers.items()),
-        timeout_ms=config.ack_timeout_ms,
-        hidden=values_to_mask(config.delivery.headers),
-    )
-    return replace(request, is_traced=is_traced)
-
-
-def _hook_request(config: GroupConfig, event: Message, event_id: str, now: datetime) -> Request:
-    """Tells a hook of an event (domain/hook.py), and of nothing else: its log is nobody's affair."""
-    assert config.delivery.url is not None
-    return signed_request(
-        config.delivery.url,
-        event.payload,
-        webhook_id=event_id,
-        now=now,
-        secrets=secrets_of(config.delivery, now),
-        headers=(("Content-Type", JSON),),
-        timeout_ms=config.ack_timeout_ms,
-    )
-
-
-def signed_request(
-    url: str,
-    body: bytes,
-    *,
-    webhook_id: str,
-    now: datetime,
-    secrets: Iterable[str],
-    headers: Iterable[tuple[str, str]],
-    timeout_ms: int,
-    hidden: tuple[str, ...] = (),
-) -> Request:
-    """A request with the headers of Standard Webhooks; without secrets it is not signed."""
-    timestamp = int(now.timestamp())
-    keys = [parse_secret(secret) for secret in secrets]
-    signing = [("webhook-id", webhook_id), ("webhook-timestamp", str(timestamp))]
-    if keys:
-        signing.append(("webhook-signature", sign(webhook_id, timestamp, body, keys)))
-    sent = [*signing, *headers]
-    if not any(name.lower() == "user-agent" for name, _ in sent):
-        sent.append(("User-Agent", USER_AGENT))
-    return Request(url, tuple(sent), body, timeout_ms, hidden)
-
-
-def secrets_of(delivery: Delivery, now: datetime) -> tuple[str, ...]:
-    """The secrets that sign now: the present one first, then the one it replaced while their overlap lasts.
+class Letterhead:
+    """What all requests to the endpoint of ``group`` have in common. Worked out once, because to sign and send a
+    message costs less than that.
 
     Raises SecretUnreadable if anything of the delivery cannot be read: nothing is sent that is half signed.
     """
-    delivery.require_readable(now)
-    return tuple(secret for secret in (delivery.secret, delivery.overlapping(now)) if secret is not None)
+
+    def __init__(self, group: Group) -> None:
+        delivery = group.config.delivery
+        assert delivery.url is not None
+        require_readable((delivery.secret, *delivery.headers.values()))
+        configured = {name.lower() for name in delivery.headers}
+        self.group = group
+        self.is_hook = group.is_hook
+        self._url = delivery.url
+        self._delivery = delivery
+        self._key = None if delivery.secret is None else parse_secret(delivery.secret)
+        self._hidden = values_to_mask(delivery.headers)
+        # Whose log a hook's event is in is nobody's affair.
+        headers = [] if self.is_hook else [("Logpost-Topic", group.topic), ("Logpost-Group", group.name)]
+        headers += delivery.headers.items()
+        if "user-agent" not in configured:
+            headers.append(("User-Agent", USER_AGENT))
+        self._headers = tuple(headers)
+        self.is_traced = not self.is_hook and TRACEPARENT not in configured
+
+    def request(
+        self,
+        webhook_id: str,
+        body: bytes,
+        headers: Iterable[tuple[str, str]],
+        *,
+        now: datetime,
+        timeout_ms: int,
+        is_traced: bool = False,
+    ) -> Request:
+        """With the headers of Standard Webhooks beside these; without secrets it is not signed."""
+        timestamp = int(now.timestamp())
+        signing = [("webhook-id", webhook_id), ("webhook-timestamp", str(timestamp))]
+        if keys := self._keys(now):
+            signing.append(("webhook-signature", sign(webhook_id, timestamp, body, keys)))
+        return Request(self._url, (*signing, *headers, *self._headers), body, timeout_ms, self._hidden, is_traced)
+
+    def _keys(self, now: datetime) -> Sequence[bytes]:
+        """The key that signs now, and the one it replaced while their overlap lasts."""
+        replaced = self._delivery.overlapping(now)
+        if self._key is None:
+            return ()
+        if replaced is None:
+            return (self._key,)
+        require_readable((replaced,))
+        return self._key, parse_secret(replaced)
+
+
+def delivery_request(
+    letterhead: Letterhead, message: Message, *, message_id: str, attempt: int, ack_id: str, now: datetime
+) -> Request:
+    """The request of one attempt at delivering ``message`` to a push group. ``now`` dates and signs it."""
+    group = letterhead.group
+    timeout_ms = group.config.ack_timeout_ms
+    if letterhead.is_hook:  # what is told is the event (domain/hook.py)
+        return letterhead.request(message_id, message.payload, _JSON, now=now, timeout_ms=timeout_ms)
+    meta = NO_META if message.meta is None else _decode_meta(message.meta)
+    body, describing = shaped(group.config.delivery.format, group, message, message_id, meta)
+    headers = [
+        ("Logpost-Partition", str(number_of(message.partition_id))),
+        ("Logpost-Offset", str(message.offset)),
+        ("Logpost-Attempt", str(attempt)),
+        ("Logpost-Max-Attempts", str(group.config.max_attempts)),
+        ("Logpost-Ack-Id", ack_id),
+        *describing,
+    ]
+    if message.key is not None:
+        headers.append(("Logpost-Key", quote(message.key.encode("utf-8", "surrogatepass"), safe="")))
+    if meta.correlation_id is not None:
+        headers.append(("Correlation-Id", header_value(meta.correlation_id)))
+    if letterhead.is_traced and meta.headers:
+        headers += trace_of(meta.headers)
+    return letterhead.request(
+        message_id, body, headers, now=now, timeout_ms=timeout_ms, is_traced=letterhead.is_traced
+    )  # fmt: skip
 
 
 def header_value(text: str) -> str:
@@ -182,8 +180,10 @@ def header_value(text: str) -> str:
 
 def shaped(
     wanted: str, group: Group, message: Message, message_id: str, meta: Meta
-) -> tuple[bytes, list[tuple[str, str]]]:
+) -> tuple[bytes, Sequence[tuple[str, str]]]:
     """The body in the group's format, and the headers that describe it."""
+    if meta is NO_META and wanted == "raw":
+        return message.payload, _JSON
     if wanted == "raw":
         content_type = header_value(meta.content_type or JSON)
         return message.payload, [("Content-Type", content_type), *_message_headers(meta.headers)]

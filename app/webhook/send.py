@@ -12,12 +12,13 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Self
 from weakref import WeakValueDictionary
 
 import aiohttp
+import msgspec
 
 from app.domain.outcome import Answer, ErrorClass, action_of, excerpt_of, retry_after_ms
 from app.domain.secret import MASK
@@ -73,7 +74,7 @@ class Sender:
             if self._tracing is None or not request.is_traced:
                 return await self._send(request)
             with self._tracing.delivering(request.url, request.headers) as delivering:
-                answer = await self._send(replace(request, headers=delivering.headers))
+                answer = await self._send(msgspec.structs.replace(request, headers=delivering.headers))
                 delivering.ended(answer.status, answer.error_class)
                 return answer
 
@@ -171,6 +172,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or getattr(error, "os_error", None)
 
 
+@lru_cache(maxsize=4096)
 def _origin(url: str) -> str:
     return "/".join(url.split("/", 3)[:3])
 

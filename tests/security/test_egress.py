@@ -13,7 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from app.domain.group import Delivery, Group, GroupConfig
 from app.domain.message import Message
 from app.domain.partition import partition_id
-from app.webhook.request import delivery_request
+from app.webhook.request import Letterhead, delivery_request
 from tests.misbehaviour import answer
 from tests.push.world import GROUP, SECRET, TOPIC, replicated
 from tests.receiver import Receiver
@@ -100,7 +100,7 @@ def test_s40_an_old_delivery_does_not_verify_again_and_a_retry_keeps_its_id() ->
     message = Message(partition_id(1, 0), 1, now, None, None, b'{"a":1}')
 
     def sent(at: datetime) -> dict[str, str]:
-        request = delivery_request(group, message, attempt=1, ack_id="a", now=at)
+        request = delivery_request(Letterhead(group), message, message_id="msg_1", attempt=1, ack_id="a", now=at)
         return {name.lower(): value for name, value in request.headers}
 
     old, fresh = sent(now - timedelta(minutes=6)), sent(now)

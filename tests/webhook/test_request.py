@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from hypothesis import given
@@ -20,7 +20,7 @@ from app.domain.group import Delivery, Group, GroupConfig, Retries
 from app.domain.message import Message, NewMessage, message_id, meta_of
 from app.domain.partition import partition_id
 from app.domain.signature import generate_secret
-from app.webhook.request import Request, check_headers, delivery_request
+from app.webhook.request import Letterhead, Request, check_headers, delivery_request
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SECRET = generate_secret()
@@ -50,7 +50,7 @@ MESSAGE_ID = message_id(partition_id(3, 2), NOW, 42)
 
 
 def build(to: Group, what: Message, now: datetime = NOW) -> Request:
-    return delivery_request(to, what, attempt=2, ack_id="ack_1_2_3_4_5_6", now=now)
+    return delivery_request(Letterhead(to), what, message_id=MESSAGE_ID, attempt=2, ack_id="ack_1_2_3_4_5_6", now=now)
 
 
 def headers_of(request: Request) -> dict[str, str]:
@@ -208,9 +208,9 @@ def test_s36_every_message_makes_a_request_that_can_be_sent(
     payload: bytes,
     format_: str,
 ) -> None:
-    what = replace(message(payload), key=key)
+    what = msgspec.structs.replace(message(payload), key=key)
     meta = {"headers": headers, "correlationId": correlation_id, "contentType": content_type}
-    request = build(group(format=format_), replace(what, meta=json.dumps(meta)))
+    request = build(group(format=format_), msgspec.structs.replace(what, meta=json.dumps(meta)))
     for name, value in request.headers:
         assert TOKEN.fullmatch(name)
         assert SENDABLE.fullmatch(value)

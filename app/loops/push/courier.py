@@ -29,7 +29,7 @@ from app.loops.push.ledger import Ledger
 from app.storage import attempts, rescue
 from app.storage.database import Database
 from app.telemetry import log
-from app.webhook.request import delivery_request
+from app.webhook.request import Letterhead, delivery_request
 from app.webhook.send import Sender
 
 NEVER = float("-inf")
@@ -60,6 +60,7 @@ class Courier:
         self.unsure: set[Place] = set()
         self._queues: dict[Place, deque[Leased]] = {}
         self._taken: dict[Place, Leased] = {}
+        self._letterhead: Letterhead | None = None
 
     @property
     def is_ordered(self) -> bool:
@@ -147,14 +148,21 @@ class Courier:
                     return None
                 leased.is_sending = True
                 request = delivery_request(
-                    self.group, leased.message, attempt=leased.attempt, ack_id=str(leased.ack_id), now=self.now()
-                )
+                    self._heading(), leased.message, message_id=leased.id, attempt=leased.attempt,
+                    ack_id=str(leased.ack_id), now=self.now(),
+                )  # fmt: skip
                 return await self.sender.send(request)
         except TimeoutError:
             return None
         finally:
             leased.wait = None
             leased.is_sending = False
+
+    def _heading(self) -> Letterhead:
+        """Of the group as it is now. Raises SecretUnreadable."""
+        if self._letterhead is None or self._letterhead.group is not self.group:
+            self._letterhead = Letterhead(self.group)
+        return self._letterhead
 
     async def _judge(self, leased: Leased, answer: Answer, queue: deque[Leased], place: Place | None) -> None:
         outcome = judge(answer, manual=self.group.config.ack_mode == "manual")
