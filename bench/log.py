@@ -37,7 +37,8 @@ def run(*, full: bool) -> list[Line]:
 async def declare(url: str) -> None:
     client = await Client.open(url)
     await client.put("/v1/topics/log", {"distribution": {"partitions": PARTITIONS}})
-    await client.put("/v1/topics/log/groups/one", {"startFrom": "earliest", "maxInFlight": 1_000_000})
+    for group in ("one", "four"):
+        await client.put(f"/v1/topics/log/groups/{group}", {"startFrom": "earliest", "maxInFlight": 1_000_000})
     await client.put("/v1/topics/plain", {})
     client.close()
 
@@ -96,16 +97,21 @@ async def append_directly(dsn: str, seconds: float) -> float:
 
 
 def reading(server: Server, seconds: float) -> list[Line]:
-    group = "/v1/topics/log/groups/one"
-    pulled = load.run("consume", url=server.url, group=group, wanted=500, consumers=1, seconds=seconds * 2)
-    direct, arrays = uvloop.run(read_directly(server.dsn, int(pulled["messages"])))
-    rate = pulled["messages_s"]
+    one, four = (
+        load.run("consume", url=server.url, group=f"/v1/topics/log/groups/{group}", wanted=500, consumers=consumers,
+                 seconds=seconds * 2)
+        for group, consumers in (("one", 1), ("four", 4))
+    )  # fmt: skip
+    direct, arrays = uvloop.run(read_directly(server.dsn, int(one["messages"])))
     return [
-        Line("pull 500 and ack, one consumer, of reading the same rows from the view `messages`",
-             f"{per_second(rate)} of {per_second(direct)}", rate / direct, 0.5),
-        Line("… of reading the same record batches as arrays", f"{per_second(rate)} of {per_second(arrays)}",
-             rate / arrays),
-        Line("… the client", f"used {pulled['busy']:.0%} of its core"),
+        *(
+            Line(f"pull 500 and ack, {who}, of reading the same rows from the view `messages`",
+                 f"{per_second(found['messages_s'])} of {per_second(direct)}", found["messages_s"] / direct, 0.5)
+            for who, found in (("one consumer", one), ("4 consumers", four))
+        ),
+        Line("… 4 consumers, of reading the same record batches as arrays",
+             f"{per_second(four['messages_s'])} of {per_second(arrays)}", four["messages_s"] / arrays),
+        Line("… the client", f"used {one['busy']:.0%} of its core with one, {four['busy']:.0%} with 4"),
     ]  # fmt: skip
 
 

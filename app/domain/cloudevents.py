@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +29,8 @@ REQUIRED = ("id", "source", "specversion", "type")
 UNKNOWN_TYPE = "application/octet-stream"
 
 _NAME = re.compile(r"[a-z0-9]+")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_LEAP = re.compile(r":60(?=[.Z+-])")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _decode_event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_events = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
@@ -128,6 +131,8 @@ def _message(
             raise InvalidField.of(f"{where}{name}", "is required", index=index)
     if attributes["specversion"] != "1.0":
         raise InvalidField.of(f"{where}specversion", "must be 1.0", index=index)
+    if (time := attributes.get("time")) is not None and not _is_time(time):
+        raise InvalidField.of(f"{where}time", "must be a date and time as RFC 3339 has them", index=index)
     key = attributes.get("partitionkey")
     if key is not None and (fault := key_fault(key)) is not None:
         raise InvalidField.of(f"{where}partitionkey", fault, index=index)
@@ -138,6 +143,17 @@ def _message(
         content_type=kept_content_type(content_type),
         event_key=_event_key(attributes["source"], attributes["id"]),
     )
+
+
+def _is_time(text: str) -> bool:
+    """Whether this is a timestamp of RFC 3339 §5.6; the 60th second of a minute (§5.7) counts as its 59th."""
+    if _TIME.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(_LEAP.sub(":59", text.upper()))
+    except ValueError:
+        return False
+    return True
 
 
 def _event_key(source: str, event_id: str) -> str:

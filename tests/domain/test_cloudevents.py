@@ -124,6 +124,26 @@ def test_attributes_become_strings() -> None:
     assert headers == HEADERS | {"ce-flag": "true", "ce-off": "false", "ce-number": "-7", "ce-subject": "é"}
 
 
+TIMES = ["2018-04-05T17:31:00Z", "2018-04-05t17:31:00.123456789z", "2016-12-31T23:59:60Z", "2018-04-05T17:31:00-07:00"]
+NO_TIMES = [
+    "", "yesterday", "2018-04-05", "2018-04-05T17:31:00", "2018-02-30T17:31:00Z", "2018-04-05T25:31:00Z",
+    "2018-04-05T17:31:61Z", "2018-04-05T17:31Z", "20180405T173100Z", "1522949460",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_time_is_kept_as_it_was_written(time: str) -> None:
+    assert from_structured(structured(time=time)).headers["ce-time"] == time
+
+
+@pytest.mark.parametrize("time", NO_TIMES)
+def test_a_time_that_is_none_is_refused_by_name(time: str) -> None:
+    with pytest.raises(InvalidField, match=r"^time: must be"):
+        from_structured(structured(time=time))
+    with pytest.raises(InvalidField, match=r"^ce-time: must be"):
+        from_binary(HEADERS | {"ce-time": time}, b"1", None)
+
+
 def test_partitionkey_is_the_key() -> None:
     assert from_structured(structured(partitionkey="k")).key == "k"
     assert from_binary(HEADERS | {"ce-partitionkey": "%C3%A9"}, b"1", None).key == "é"
