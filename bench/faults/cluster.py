@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(__file__).parent / "testbuild"
 POINTS = "failpoints"
 READY_TIMEOUT_S = 90.0
+# What a call of Postgres may end with while it is being broken.
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 SETTINGS = {
     "LOGPOST_SHUTDOWN_TIMEOUT_MS": "5000",
     "LOGPOST_LOCK_TTL_MS": str(LOCK_TTL_MS),

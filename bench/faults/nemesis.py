@@ -14,7 +14,7 @@ import asyncpg
 import psutil
 
 from bench.faults.client import Pulse
-from bench.faults.cluster import Cluster, Replica
+from bench.faults.cluster import AWAY, Cluster, Replica
 from bench.faults.history import Event, Recorder, now
 from bench.faults.plan import LEASE_MS, TOPIC, Phase
 from bench.faults.points import Points
@@ -139,7 +139,7 @@ class Nemesis:
                 await self._hit(event, is_inside=name == FAILPOINT_INSIDE)
             else:
                 await self._acts[name](self, self.random.uniform(0.5, 2.0))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, psutil.Error):
+        except (*AWAY, ValueError, psutil.Error):
             # Two faults met: what one wanted to break, the other had broken.
             self.recorder.complete([event], "fail")
             if name in ENDING:
@@ -271,7 +271,7 @@ async def kill_postgres(nemesis: Nemesis, _: float) -> None:
 
 async def _postgres_answers(nemesis: Nemesis) -> None:
     for _ in range(600):
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with contextlib.suppress(*AWAY):
             await nemesis.cluster.execute("select 1")
             return
         await asyncio.sleep(0.05)
