@@ -15,11 +15,16 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from app.storage.embedded import EmbeddedPostgres
 from app.storage.migrate import migrate
 from tests.app_client import serving
 from tests.servers import Servers
+
+# How long an example takes is the machine's affair.
+settings.register_profile("logpost", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("logpost")
 
 # A process started by nohup ignores it, and so would every server that the tests start and stop by it.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

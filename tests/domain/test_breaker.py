@@ -179,4 +179,4 @@ class Endpoint(RuleBasedStateMachine):
 
 
 TestEndpoint = Endpoint.TestCase
-TestEndpoint.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestEndpoint.settings = settings(max_examples=100, stateful_step_count=40)

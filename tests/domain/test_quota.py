@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.quota import BURST_S, LAPSE_S, LEASE_S, Quota, Share
@@ -58,7 +58,6 @@ def assert_within(used: list[tuple[float, int]], per_second: int) -> None:
             assert total <= allowed * (1 + 1e-6) + per_second * 1e-4
 
 
-@settings(deadline=None)
 @given(per_second=RATES, steps=STEPS)
 def test_no_stretch_of_time_sees_more_requests_than_the_rate_and_a_second(
     per_second: int, steps: list[tuple[int, float, int]]
@@ -73,7 +72,6 @@ def test_no_stretch_of_time_sees_more_requests_than_the_rate_and_a_second(
     assert_within(used[:300], per_second)
 
 
-@settings(deadline=None)
 @given(per_second=RATES, steps=STEPS)
 def test_no_stretch_of_time_sees_more_bytes_than_the_rate_and_a_second_or_one_body(
     per_second: int, steps: list[tuple[int, float, int]]
@@ -89,7 +87,6 @@ def test_no_stretch_of_time_sees_more_bytes_than_the_rate_and_a_second_or_one_bo
     assert_within(used, per_second)
 
 
-@settings(deadline=None)
 @given(per_second=RATES, amounts=st.lists(st.integers(1, 3000), min_size=1, max_size=30))
 def test_who_waits_as_told_is_let_in_and_not_long_before(per_second: int, amounts: list[int]) -> None:
     storage, now = Storage(), 1000.0
@@ -104,7 +101,6 @@ def test_who_waits_as_told_is_let_in_and_not_long_before(per_second: int, amount
             assert take(share, storage, amount, now) == 0
 
 
-@settings(deadline=None)
 @given(per_second=st.integers(20, 50_000), processes=st.integers(1, 4), share_of_rate=st.floats(0.1, 0.95))
 def test_who_stays_below_the_rate_is_never_refused_however_many_replicas_it_uses(
     per_second: int, processes: int, share_of_rate: float

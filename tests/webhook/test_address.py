@@ -135,7 +135,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.lists(PIECES, max_size=8).map("".join).map(lambda rest: f"http://{rest}") | st.text(max_size=60))
 @example("http://hooks.example.com?")
 @example('http://hooks.example.com/[]{}|^`"<>')
