@@ -14,7 +14,7 @@ from app.broker import tally
 from app.broker.acks import Acks, Asked
 from app.broker.wakeups import Wakeups
 from app.domain.group import Group
-from app.domain.lease import AckId, InvalidAckId, Part, Verb, parse_ack_id, parts_of
+from app.domain.lease import AckId, InvalidAckId, Part, Verb, by_lease, parse_ack_id, parts_of
 from app.domain.partition import topic_of
 from app.storage import leases
 from app.storage.database import Database
@@ -46,19 +46,19 @@ class Settler:
     async def ack(self, group: Group, ack_ids: Sequence[str]) -> list[bool]:
         """For each, whether it is settled now: True also where a repeated ack finds it so while its lease lives. False
         of what is no ackId of this group. Returns after the commit."""
-        parts = own_parts(group, ack_ids)
-        results = await self._ack(group, parts, len(ack_ids))
-        await self._find_repeated(group, parts, results)
-        return results
+        return await self._ack(group, own_parts(group, ack_ids), len(ack_ids))
+
+    async def ack_leased(self, group: Group, ack_ids: Sequence[AckId]) -> list[bool]:
+        """The same of what this process was handed itself."""
+        return await self._ack(group, by_lease(ack_ids), len(ack_ids))
 
     async def settle(self, group: Group, settlements: Sequence[Settlement]) -> list[bool]:
         """Mixed verbs: acks first, then discards, nacks and extends. For each, whether it was in flight."""
         results = [False] * len(settlements)
         acks = [at for at, settlement in enumerate(settlements) if settlement.verb == "ack"]
         if acks:
-            parts = own_parts(group, [str(settlements[at].ack_id) for at in acks])
+            parts = [part for part in by_lease(settlements[at].ack_id for at in acks) if is_of(group, part.first)]
             done = await self._ack(group, parts, len(acks))
-            await self._find_repeated(group, parts, done)
             for at, ok in zip(acks, done, strict=True):
                 results[at] = ok
         # A delivery named twice under one verb is one; what was said last of it counts.
@@ -154,6 +154,7 @@ class Settler:
             done = settled.get((part.first.partition_id, group.id), {}).get(part.first.lease_id, set())
             for position, offset in zip(part.positions, part.offsets, strict=True):
                 results[position] = offset in done
+        await self._find_repeated(group, parts, results)
         return results
 
 

@@ -88,6 +88,18 @@ def parts_of(ack_ids: Sequence[str]) -> list[Part]:
     return parts
 
 
+def by_lease(ack_ids: Iterable[AckId]) -> list[Part]:
+    """The same of ackIds that have been read."""
+    parts: dict[tuple[int, ...], Part] = {}
+    for position, ack_id in enumerate(ack_ids):
+        part = parts.get(ack_id[:5])
+        if part is None:
+            part = parts[ack_id[:5]] = Part(ack_id, [], [])
+        part.positions.append(position)
+        part.offsets.append(ack_id.offset)
+    return [*parts.values()]
+
+
 def _head(ack_id: str) -> str:
     """All but the offset."""
     return ack_id[: ack_id.rfind("_") + 1]

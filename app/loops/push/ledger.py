@@ -108,7 +108,7 @@ class Ledger:
         if not acks:
             return
         try:
-            await self._settler.ack(self.group, [str(leased.ack_id) for leased in acks])
+            await self._settler.ack_leased(self.group, [leased.ack_id for leased in acks])
         except Unavailable:
             raise
         except Exception:  # what is wrong with these must not keep others from being settled; their leases will end
