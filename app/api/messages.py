@@ -21,7 +21,7 @@ from app.broker.retain import trim_topic
 from app.domain.errors import InvalidField
 from app.domain.message import MAX_BIGINT
 from app.domain.partition import number_of
-from app.domain.position import parse_position
+from app.domain.position import read_position
 from app.domain.topic import Topic
 from app.storage.database import Database
 from app.storage.topics import read_topic
@@ -88,7 +88,7 @@ async def browse_messages(
     await trim_topic(parts.db, known)
     if query.cursor is None:
         ids = partition_ids(known, query.partition)
-        position = parse_position(int(query.start) if query.start.isdecimal() else query.start, "from")
+        position = read_position(query.start, "from")
         positions = await positions_at(parts.db, ids, position)
     else:
         positions = await _positions(parts.db, known, query.cursor)

@@ -30,7 +30,7 @@ from app.broker.tickets import redeem_ticket
 from app.domain.bookmark import MAX_LENGTH, Bookmark, parse_bookmark
 from app.domain.errors import Fault, InvalidField, ShuttingDown, TooMany, Unauthorized, Unavailable
 from app.domain.expression import Expression, compile_expression
-from app.domain.position import Position, parse_position
+from app.domain.position import Position, read_position
 
 # Every event carries an offset of each partition.
 MAX_PARTITIONS = 1024
@@ -175,7 +175,7 @@ def _start(request: Request, query: TopicStreamQuery) -> Position | Bookmark:
         if bookmark is None:
             raise InvalidField.of("Last-Event-ID", "is not the id of an event of a topic's stream")
         return bookmark
-    return parse_position(int(query.start) if query.start.isdecimal() else query.start, "from")
+    return read_position(query.start, "from")
 
 
 @lru_cache(maxsize=256)

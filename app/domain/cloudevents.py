@@ -26,6 +26,7 @@ BATCH_TYPE = "application/cloudevents-batch"
 STRUCTURED_TYPE = "application/cloudevents"
 PREFIX = "ce-"
 REQUIRED = ("id", "source", "specversion", "type")
+STRINGS = frozenset((*REQUIRED, "datacontenttype", "dataschema", "subject", "time"))
 UNKNOWN_TYPE = "application/octet-stream"
 
 _NAME = re.compile(r"[a-z0-9]+")
@@ -79,6 +80,8 @@ def _from_members(members: dict[str, msgspec.Raw], where: str, index: int | None
     attributes: dict[str, str] = {}
     for name, raw in members.items():
         value = _attribute(bytes(raw), f"{where}{name}", index)
+        if value is not None and name in STRINGS and not bytes(raw).startswith(b'"'):
+            raise InvalidField.of(f"{where}{name}", "must be a string", index=index)
         if value is not None:
             attributes[name] = value
     content_type = attributes.pop("datacontenttype", None)

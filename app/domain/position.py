@@ -24,6 +24,11 @@ def parse_position(value: str | int, field: str) -> Position:
     return _parse_place(value, field, f"earliest, latest, an offset, or {A_TIME}")
 
 
+def read_position(text: str, field: str) -> Position:
+    """The same from where everything is text: digits are an offset."""
+    return parse_position(int(text) if text.isascii() and text.isdecimal() else text, field)
+
+
 def parse_place(value: str | int, field: str) -> int | datetime:
     """The same without the words."""
     return _parse_place(value, field, f"an offset, or {A_TIME}")

@@ -152,6 +152,7 @@ async def test_parameters_out_of_range_are_named(client: httpx.AsyncClient) -> N
         ({"partition": "2"}, "partition"), ({"partition": "-1"}, "partition"), ({"partition": "x"}, "partition"),
         ({"limit": "0"}, "limit"),
         ({"limit": "1001"}, "limit"), ({"from": "soon"}, "from"), ({"from": "-1"}, "from"), ({"from": "1.5"}, "from"),
+        ({"from": "٣"}, "from"),
         ({"from": str(2**63)}, "from"), ({"cursor": "x"}, "cursor"), ({"cursor": "W10"}, "cursor"),
         ({"cursor": "WzAsW11d"}, "cursor"),
         ({"cursor": "WzEsWzEsMV1d"}, "cursor"), ({"nonsense": "1"}, "nonsense"),

@@ -95,7 +95,7 @@ def test_data_becomes_the_payload_by_its_type(
     {"data": 1, "data_base64": "AA=="}, {"data_base64": "?"}, {"data_base64": 5}, {"data_base64": "AA="},
     {"data": {"a": 1}, "datacontenttype": "text/plain"}, {"datacontenttype": "nonsense"}, {"Subject": "x"},
     {"sub_ject": "x"},
-    {"n": 1.5}, {"n": 2**31}, {"n": []}, {"n": {}},
+    {"n": 1.5}, {"n": 2**31}, {"n": []}, {"n": {}}, {"id": 7}, {"type": True}, {"subject": 7}, {"time": 1522949460},
 ])  # fmt: skip
 def test_what_the_format_does_not_allow_is_refused(members: dict[str, Any]) -> None:
     with pytest.raises(InvalidField):
