@@ -234,6 +234,21 @@ async def test_a_deleted_group_is_pushed_no_more(world: World) -> None:
     assert texts(world.receiver.requests) == ["a", "c"]
 
 
+@pytest.mark.parametrize("gone", [TOPIC, GROUP])
+async def test_a_group_declared_again_after_it_was_deleted_is_pushed_by_whoever_pushes_the_new_one(
+    world: World, gone: str
+) -> None:
+    for count in (1, 2, 3, 4):
+        await world.topic()
+        await world.group(startFrom="latest")
+        await world.publish(str(count))
+        request = (await world.receiver.received(count))[-1]
+        assert (text_of(request), request.header("Logpost-Attempt")) == (str(count), "1")
+        await world.settled()
+        answer = await world.client.delete(gone)
+        assert answer.status_code == 204, answer.text
+
+
 async def test_a_failing_receiver_stops_no_other_group(world: World) -> None:
     await world.topic()
     world.receiver.behave(hang(), when=lambda request: request.path == "/bad")

@@ -45,10 +45,17 @@ async def test_an_endpoint_that_asks_for_time_gets_it_from_every_replica(world: 
 async def test_a_429_that_does_not_say_for_how_long_uses_no_attempt_either(world: World) -> None:
     await world.topic()
     await world.group(retries={"max": 0})
-    world.receiver.behave(answer(429), times=1)
+    world.receiver.behave(answer(429))
     await world.publish("a")
+
+    async def told() -> bool:
+        endpoint = (await world.get(GROUP))["endpoint"]
+        return (endpoint["state"], endpoint["reason"]) == ("throttled", "the endpoint answered 429")
+
+    await wait_until(told)
     requests = await world.receiver.received(2)
     assert requests[1].at - requests[0].at >= 0.9
+    world.receiver.behave(answer(200))
     await world.settled()
     assert (await world.stats())["acked"] == 1
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.servers import wait_until
-from tests.stream.replicas import BILLING, Replica, nothing_comes, replica, take, texts
+from tests.stream.replicas import BILLING, ORDERS, Replica, nothing_comes, replica, take, texts
 
 STREAM = f"{BILLING}/stream"
 QUICK = {"max": 3, "strategy": "fixed", "baseDelay": 1, "maxDelay": 1}
@@ -273,3 +273,22 @@ async def test_a_deleted_group_ends_its_stream_with_a_problem(dsn: str) -> None:
             await one.send("DELETE", BILLING)
             (problem,) = await taking
             assert problem["code"] == "group_not_found"
+
+
+async def test_a_stream_ends_with_its_group_also_where_another_is_declared_by_that_name(dsn: str) -> None:
+    async with replica(dsn) as one:
+        for _ in range(3):
+            await one.declare(group={})
+            async with one.events(STREAM, max=2) as events:
+                await one.publish("a")
+                (message,) = await take(events, 1)
+                await one.ack(message)
+                await one.send("DELETE", BILLING)
+                await one.declare(group={"startFrom": "latest"})
+                await one.publish("b", "c", "d")
+                (problem,) = await take(events, 1, kind="problem")
+                assert problem["code"] == "group_not_found"
+            assert (await stats(one))["ahead"] == 3
+            async with one.events(STREAM, max=2) as events:
+                assert texts(await take(events, 2)) == ["b", "c"]
+            await one.send("DELETE", ORDERS)
