@@ -141,7 +141,9 @@ async def test_one_task_can_be_ended_while_the_others_run() -> None:
         assert supervisor.names == ["other"]
 
 
-async def test_a_task_between_two_tries_stops_at_once() -> None:
+async def test_a_task_between_two_tries_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "backoff_s", lambda _crashes: 3600.0)
+
     async def crash() -> None:
         raise ValueError("always")
 
