@@ -55,6 +55,21 @@ def slow(seconds: float, then: Behaviour | None = None) -> Behaviour:
     return behave
 
 
+def held(until: asyncio.Event, then: Behaviour | None = None) -> Behaviour:
+    """Answers when it is let go."""
+
+    async def behave(talk: Conversation) -> None:
+        waiting = [asyncio.ensure_future(until.wait()), asyncio.ensure_future(talk.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+        await (then or answer())(talk)
+
+    return behave
+
+
 def hang() -> Behaviour:
     """Takes the request and never answers."""
 

@@ -26,6 +26,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.servers import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Request:
@@ -130,13 +132,13 @@ class Receiver:
         """From now on requests that ``when`` picks are treated so, ``times`` times."""
         self._rules.append(_Rule(behaviour, when, times))
 
-    async def received(self, count: int, *, timeout_s: float = 30.0) -> list[Request]:
+    async def received(self, count: int) -> list[Request]:
         """Waits until ``count`` requests have come in all; returns them."""
-        return await self.until(lambda requests: len(requests) >= count, timeout_s=timeout_s)
+        return await self.until(lambda requests: len(requests) >= count)
 
-    async def until(self, condition: Callable[[list[Request]], object], *, timeout_s: float = 30.0) -> list[Request]:
+    async def until(self, condition: Callable[[list[Request]], object]) -> list[Request]:
         """Waits until what has come satisfies ``condition``."""
-        async with asyncio.timeout(timeout_s), self._changed:
+        async with asyncio.timeout(PATIENCE_S), self._changed:
             await self._changed.wait_for(lambda: condition(self.requests))
         return list(self.requests)
 

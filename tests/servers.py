@@ -17,10 +17,14 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 SERVE = (sys.executable, "-m", "app", "serve")
 READY = "Logpost is ready at "
+PATIENCE_S = 100.0
 
 
-async def wait_until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
-    """Returns when ``condition()``, awaited if need be, is true. The one place in the tests that polls."""
+async def wait_until(condition: Callable[[], object], *, timeout_s: float = PATIENCE_S) -> None:
+    """Returns when ``condition()``, awaited if need be, is true. The one place in the tests that polls.
+
+    The deadline only matters where a test fails: it is long enough for a machine that has much else to do.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()
@@ -44,7 +48,7 @@ class Server:
         self.errors = errors
         self.url = ""
 
-    async def ready(self, *, timeout_s: float = 60.0) -> Server:
+    async def ready(self, *, timeout_s: float = PATIENCE_S) -> Server:
         """Waits for the line that says so. Fails with the log if the process ends or says something else."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):
@@ -93,7 +97,7 @@ class Server:
             self.process.send_signal(number)
         return await self.exit_code()
 
-    async def exit_code(self, *, timeout_s: float = 60.0) -> int:
+    async def exit_code(self, *, timeout_s: float = PATIENCE_S) -> int:
         return await asyncio.to_thread(self.process.wait, timeout_s)
 
     def _children(self) -> list[psutil.Process]:

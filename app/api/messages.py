@@ -70,6 +70,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     offsets: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=MAX_BIGINT)]], msgspec.Meta(min_length=1)]
     timeline: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Of the database, where it was made; 0 from before cursors knew theirs."""
+    is_all: bool = False
+    """Of all partitions, also of those that are added later: they are read from their beginning."""
 
 
 @router.get(
@@ -89,12 +91,12 @@ async def browse_messages(
     if query.cursor is None:
         ids = partition_ids(known, query.partition)
         position = read_position(query.start, "from")
-        positions = await positions_at(parts.db, ids, position)
+        positions, is_all = await positions_at(parts.db, ids, position), query.partition is None
     else:
-        positions = await _positions(parts.db, known, query.cursor)
+        positions, is_all = await _positions(parts.db, known, query.cursor)
     found = await browse(parts.db, positions, query.limit)
     items = b",".join([browsed(topic, message) for message in found.messages])
-    cursor = None if found.next_positions is None else _cursor(parts.db, found.next_positions)
+    cursor = None if found.next_positions is None else _cursor(parts.db, found.next_positions, is_all)
     body = b'{"items":[%b],"nextCursor":%b}' % (items, msgspec.json.encode(cursor))
     return Response(body, media_type="application/json")
 
@@ -112,20 +114,22 @@ async def get_message(topic: TopicName, messageId: str, parts: TheParts, caller:
     return Response(browsed(topic, message), media_type="application/json")
 
 
-def _cursor(db: Database, positions: Positions) -> str:
+def _cursor(db: Database, positions: Positions, is_all: bool) -> str:
     """Of partitions that follow each other."""
     ids = sorted(positions)
-    return make_cursor(Cursor(number_of(ids[0]), [positions[of] for of in ids], db.lineage.timeline))
+    return make_cursor(Cursor(number_of(ids[0]), [positions[of] for of in ids], db.lineage.timeline, is_all))
 
 
-async def _positions(db: Database, topic: Topic, cursor: str) -> Positions:
-    """Raises InvalidField, and LogEpochChanged with a cursor to go on with."""
+async def _positions(db: Database, topic: Topic, cursor: str) -> tuple[Positions, bool]:
+    """With whether these are all there are. Raises InvalidField, and LogEpochChanged with a cursor to go on with."""
     place = read_cursor(cursor, Cursor)
     ids = partition_ids(topic, None)[place.first : place.first + len(place.offsets)]
-    if len(ids) != len(place.offsets):
+    if len(ids) != len(place.offsets) or (place.is_all and place.first):
         raise InvalidField.of("cursor", "is not one that this topic returned")
     positions = dict(zip(ids, place.offsets, strict=True))
+    if place.is_all:
+        positions |= dict.fromkeys(partition_ids(topic, None)[len(ids) :], 0)
     clamped = await clamp(db, positions)
     if clamped != positions or place.timeline not in (0, db.lineage.timeline):
-        raise log_has_changed(cursor=_cursor(db, clamped))
-    return positions
+        raise log_has_changed(cursor=_cursor(db, clamped, place.is_all))
+    return positions, place.is_all

@@ -52,7 +52,8 @@ class Demand:
     """What one consumer wants. ``owner`` names it: claims of the same owner may add to each other.
 
     ``byte_limit`` counts payload bytes; at least one message is always given. None is the group's batchSize and
-    ackTimeoutMs. ``is_shared``: the same owner may pull from other replicas too.
+    ackTimeoutMs. ``is_shared``: the same owner may pull from other replicas too. ``group_id``: for who keeps account of
+    one group, to whom another that is declared under its name after it is gone is nothing.
     """
 
     owner: str
@@ -60,6 +61,7 @@ class Demand:
     byte_limit: int = DEFAULT_BYTES
     lease_ms: int | None = None
     is_shared: bool = False
+    group_id: int | None = None
 
 
 @dataclass(eq=False, slots=True)

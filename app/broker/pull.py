@@ -24,7 +24,7 @@ from app.broker.retain import Trims
 from app.broker.sift import judge
 from app.broker.unsettled import Unsettled
 from app.broker.wakeups import Wakeups
-from app.domain.errors import DatabaseUnavailable, ShuttingDown
+from app.domain.errors import DatabaseUnavailable, GroupNotFound, ShuttingDown
 from app.domain.group import Group
 from app.storage import claims, leases
 from app.storage.claims import Claim
@@ -65,7 +65,7 @@ class Puller:
         self._patient.add(patience)
         try:
             for _ in range(MAX_REREADS):
-                group = await self._catalog.group(*key)
+                group = await self._group(key, demand)
                 async with self.standing_in(group, demand.owner) as line:
                     try:
                         return await self._pull_in(line, key[0], group, demand, patience)
@@ -84,6 +84,16 @@ class Puller:
     def owners(self) -> dict[int, list[str]]:
         """Who stands in which group's line, by group id."""
         return {line.group_id: [*line.owners] for line in self._lines.values() if line.owners}
+
+    async def _group(self, key: GroupKey, demand: Demand) -> Group:
+        """Raises TopicNotFound, GroupNotFound."""
+        group = await self._catalog.group(*key)
+        if demand.group_id not in (None, group.id):
+            self._catalog.forget_group(*key)  # what is known may be the one that is gone
+            group = await self._catalog.group(*key)
+            if demand.group_id != group.id:
+                raise GroupNotFound.named(group.topic, group.name)
+        return group
 
     async def _pull_in(self, line: Line, namespace_id: int, group: Group, demand: Demand, patience: Patience) -> Pulled:
         loop = asyncio.get_running_loop()

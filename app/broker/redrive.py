@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app import failpoints, metrics
+from app.broker.retain import trim_for
 from app.broker.wakeups import Wakeups
 from app.domain.errors import DeadLetterNotFound
 from app.domain.group import Group
@@ -19,6 +20,7 @@ AT_ONCE = 500
 async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str) -> None:
     """Raises DeadLetterNotFound."""
     letter = await find_dead_letter(db, group, message_id)
+    await trim_for(db, group)  # else what the log is about to lose would be left for the group to find there
     if not await dead_letters.redrive(db, letter.partition_id, group.id, [letter.offset]):
         raise DeadLetterNotFound.of(message_id)
     failpoints.hit(failpoints.REDRIVEN)
@@ -29,6 +31,7 @@ async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str)
 
 async def redrive_all(db: Database, wakeups: Wakeups, group: Group) -> int:
     """Every letter there is now, oldest first; returns how many. What dies again meanwhile is not among them."""
+    await trim_for(db, group)
     async with db.connection() as connection:
         until = await clock(connection)
     count = 0

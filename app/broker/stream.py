@@ -94,7 +94,8 @@ class GroupStream:
         config = self._group.config
         lease_ms = min(self._windows.lock_ttl_ms, config.ack_timeout_ms)
         self._patience = Patience(WAIT_MS)
-        demand = Demand(self._owner, min(self._window.room, 1000), PULL_BYTES, lease_ms)
+        wanted = min(self._window.room, 1000)
+        demand = Demand(self._owner, wanted, PULL_BYTES, lease_ms, group_id=self._window.group_id)
         try:
             pulled = await self._puller.pull(self._key, demand, self._patience)
         except ShuttingDown:

@@ -30,7 +30,7 @@ from bench.faults.proxy import Proxy
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(__file__).parent / "testbuild"
 POINTS = "failpoints"
-READY_TIMEOUT_S = 90.0
+READY_TIMEOUT_S = 180.0
 # What a call of Postgres may end with while it is being broken.
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 SETTINGS = {
@@ -156,11 +156,11 @@ class Cluster:
         for replica in self.replicas:
             await replica.ready()
 
-    async def execute(self, statement: str, *arguments: Any) -> list[Any]:
+    async def execute(self, statement: str, *arguments: Any, timeout_s: float = 20.0) -> list[Any]:
         """Past the replicas and their proxies."""
-        connection = await asyncpg.connect(self.postgres.dsn, timeout=5)
+        connection = await asyncpg.connect(self.postgres.dsn, timeout=timeout_s)
         try:
-            return await connection.fetch(statement, *arguments, timeout=20)
+            return await connection.fetch(statement, *arguments, timeout=timeout_s)
         finally:
             connection.terminate()
 

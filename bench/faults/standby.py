@@ -61,7 +61,7 @@ class Pair(Cluster):
         self.replication.reset()
         await asyncio.sleep(0.3)  # what is asked of the old one meanwhile fails
         self.postgres = self.standby
-        await self.execute("select pg_promote(true, 60)")
+        await self.execute("select pg_promote(true, 60)", timeout_s=90)
         self._keep()
         self.lead_to(self.standby)
 

@@ -1,6 +1,7 @@
 -- Gives dead letters a full new budget: back among the deferred, behind what is in flight for their key, with their
 -- own copy of the message, so that it does not matter whether the log still has it. One that the group has before it
--- again anyway, because of a seek, only leaves the dead letters. Returns how many there were.
+-- again anyway, because of a seek, only leaves the dead letters; but what retention took, the cursor will step over.
+-- Returns how many there were.
 create or replace function redrive(p bigint, g int, wanted bigint[])
 returns int
 language plpgsql as $$
@@ -12,6 +13,7 @@ declare
 begin
     select c.next_offset into passed_to
     from cursors c where c.partition_id = p and c.group_id = g for no key update;
+    select greatest(x.first_offset, passed_to) into passed_to from partitions x where x.id = p;
     perform from leases l where l.partition_id = p and l.group_id = g order by l.id, l.deadline for update;
     with gone as (
         delete from dead_letters l

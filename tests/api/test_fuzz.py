@@ -30,7 +30,7 @@ NAMES = {"topic": "orders", "group": "billing"}
 @pytest.fixture
 async def server(dsn: str, servers: Servers) -> Server:
     server = await servers.start(dsn=dsn)
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         for path, body in (("/v1/topics/orders", {"distribution": {"partitions": 2}}),
                            ("/v1/topics/orders/groups/billing", {"startFrom": "earliest"})):  # fmt: skip
             assert (await client.put(path, json=body)).status_code == 201
@@ -43,7 +43,7 @@ async def test_nothing_a_client_sends_is_a_server_error(server: Server) -> None:
     failures = await asyncio.to_thread(lambda: [*fuzz(server.url)])
     assert failures == []
     assert "request_failed" not in server.log()
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         assert (await client.get("/readyz")).status_code == 200
 
 

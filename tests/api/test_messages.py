@@ -92,6 +92,19 @@ async def test_what_is_published_while_paging_is_found(client: httpx.AsyncClient
     assert sorted([message["message"] for message in first["items"]] + rest) == list(range(18))
 
 
+async def test_partitions_that_are_added_while_paging_are_found_too(client: httpx.AsyncClient) -> None:
+    await declare(client, 2)
+    await publish(client, *range(6))
+    first = (await client.get(MESSAGES, params={"limit": 2})).json()
+    of_one = (await client.get(MESSAGES, params={"limit": 1, "partition": 0})).json()
+    await declare(client, 5)
+    await publish(client, *range(6, 16))
+    rest = await browse(client, cursor=first["nextCursor"], limit=3)
+    assert sorted([message["message"] for message in first["items"]] + rest) == list(range(16))
+    (rest_of_one,) = await pages(client, cursor=of_one["nextCursor"])
+    assert {message["partition"] for message in rest_of_one} == {0}
+
+
 async def test_a_page_is_bounded_in_bytes(client: httpx.AsyncClient) -> None:
     await declare(client)
     large = "x" * 900_000

@@ -8,6 +8,7 @@ from app.broker.redrive import delete_dead_letter, redrive, redrive_all
 from app.broker.seek import seek
 from app.domain.errors import DeadLetterNotFound
 from app.domain.group import Retries
+from app.domain.topic import Retention, TopicConfig
 from app.storage import retention
 from app.storage.dead_letters import list_dead_letters
 from tests.broker.calendar import make_due
@@ -55,6 +56,27 @@ async def test_a_redriven_letter_has_a_full_budget_also_where_the_log_no_longer_
         await make_due(one.db)
     assert (await one.stats()).letters == 1
     assert await one.lag() == 0
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_a_letter_is_redriven_where_retention_took_what_a_seek_had_put_before_the_group(
+    replica: Replica, everything: bool
+) -> None:
+    await replica.topic(TopicConfig(retention=Retention(max_count=3)))
+    group = await replica.group(retries=TWICE)
+    published, *_ = await replica.publish("k:1", "k:2")
+    await buried(replica, 1)
+    await seek(replica.db, replica.wakeups, group, "earliest")
+    await replica.publish("k:3", "k:4", "k:5")
+    if everything:
+        assert await redrive_all(replica.db, replica.wakeups, group) == 1
+    else:
+        await redrive(replica.db, replica.wakeups, group, published.id)
+    assert await replica.lag() == 4
+    got = await replica.pull()
+    assert texts(got) == ["k:1", "k:3", "k:4", "k:5"]
+    assert await replica.ack(got) == [True] * 4
+    assert await replica.lag() == 0
 
 
 async def test_a_redriven_letter_waits_for_what_is_in_flight_of_its_key(pair: Pair) -> None:

@@ -51,9 +51,9 @@ async def test_repeating_an_ack_is_stale_once_its_lease_would_have_ended(replica
     await replica.topic()
     await replica.group()
     await replica.publish("a")
-    (got,) = await replica.pull(lease_ms=100)
+    (got,) = await replica.pull(lease_ms=60_000)
     assert await replica.ack([got]) == [True]
-    ended = replace(got, ack_id=got.ack_id._replace(lease_id=got.ack_id.lease_id - (60_000 << 20)))
+    ended = replace(got, ack_id=got.ack_id._replace(lease_id=got.ack_id.lease_id - (120_000 << 20)))
     assert await replica.ack([ended]) == [False]
 
 
@@ -160,7 +160,7 @@ async def test_parts_of_a_lease_may_have_many_deadlines_and_settle_together(repl
     await replica.topic()
     await replica.group()
     await replica.publish("a", "b", "c", "d")
-    got = await replica.pull(lease_ms=1000)
+    got = await replica.pull(lease_ms=30_000)
     assert await replica.settle("extend", got[:1], timeout_ms=60_000) == [True]
     assert await replica.settle("extend", got[1:2], timeout_ms=70_000) == [True]
     assert await replica.settle("extend", got[2:3], timeout_ms=80_000) == [True]
@@ -274,7 +274,7 @@ async def test_repeating_an_ack_is_ok_as_long_as_the_lease_was_extended(replica:
     await replica.topic()
     await replica.group()
     await replica.publish("a", "b")
-    got = await replica.pull(lease_ms=100)
+    got = await replica.pull(lease_ms=30_000)
     assert await replica.settle("extend", got, timeout_ms=60_000) == [True, True]
     # The time its id says has passed long ago.
     lease = got[0].ack_id.lease_id

@@ -15,7 +15,7 @@ from app.storage.claims import CLAIM, CLAIM_SEVERAL
 from tests.broker.world import GROUP, TOPIC, Replica, texts
 
 Pair = tuple[Replica, Replica]
-LEASE_MS = 400
+LEASE_MS = 3000
 
 
 @contextmanager
@@ -48,7 +48,7 @@ async def test_nothing_overtakes_what_a_lost_claim_took(
         await replica.pull(1, who="me", lease_ms=LEASE_MS)
 
     assert await replica.pull(who="me") == []
-    again = await replica.pull(who="me", wait_ms=5000)
+    again = await replica.pull(who="me", wait_ms=60_000)
 
     assert (again[0].text, again[0].attempt) == ("k:1", 2)
     assert all(await replica.ack(again))

@@ -81,7 +81,7 @@ async def test_a_partition_that_somebody_else_is_changing_holds_up_none_of_the_o
         got = await wide.pull(1000)
         assert len(got) == published - 1
         assert locked & 0xFFFF not in {each.partition for each in got}
-    (last,) = await wide.pull(1000, wait_ms=5000)
+    (last,) = await wide.pull(1000, wait_ms=60_000)
     assert last.partition == locked & 0xFFFF
 
 

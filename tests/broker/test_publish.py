@@ -212,11 +212,11 @@ async def test_of_two_payloads_at_once_under_one_key_one_is_refused(pair: Pair) 
 
 
 async def test_a_key_counts_for_its_window_and_no_longer(replica: Replica) -> None:
-    topic = await replica.topic(TopicConfig(idempotency=Idempotency(window_ms=60_000)))
+    topic = await replica.topic(TopicConfig(idempotency=Idempotency(window_ms=600_000)))
     (first,) = await publish(replica, message(b"1", idempotency_key="once"))
-    await replica.db.execute("update idempotency_keys set published_at = published_at - interval '59 s'")
+    await replica.db.execute("update idempotency_keys set published_at = published_at - interval '500 s'")
     assert (await publish(replica, message(b"1", idempotency_key="once")))[0].duplicate
-    await replica.db.execute("update idempotency_keys set published_at = published_at - interval '1 s'")
+    await replica.db.execute("update idempotency_keys set published_at = published_at - interval '100 s'")
     (fresh,) = await publish(replica, message(b"2", idempotency_key="once"))
     assert (fresh.duplicate, fresh.offset) == (False, first.offset + 1)
     (again,) = await publish(replica, message(b"2", idempotency_key="once"))

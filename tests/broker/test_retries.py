@@ -18,7 +18,7 @@ DELAYS = """
         where a."offset" = d."offset" and a.group_id = d.group_id)) * 1000 as ms from deferred d
 """
 EXPONENTIAL = Retries(max=20, strategy="exponential", base_delay=1000, max_delay=5000)
-FIXED = Retries(max=20, strategy="fixed", base_delay=700, max_delay=60_000)
+FIXED = Retries(max=20, strategy="fixed", base_delay=50_000, max_delay=60_000)
 
 
 async def delays(replica: Replica) -> dict[int, float]:
@@ -75,7 +75,7 @@ async def test_fixed_backoff_is_the_same_for_every_attempt(replica: Replica) -> 
     await replica.publish("a")
     for _ in range(3):
         await replica.settle("nack", await replica.pull())
-        assert await delays(replica) == {1: pytest.approx(700, abs=1)}
+        assert await delays(replica) == {1: pytest.approx(50_000, abs=1)}
         await make_due(replica.db)
 
 
@@ -100,7 +100,7 @@ async def test_a_first_failure_backs_off_also_where_the_message_had_waited_befor
         got = await replica.pull()
     assert [(each.text, each.attempt) for each in got[-1:]] == [("k:2", 1)]
     assert await replica.settle("nack", got[-1:]) == [True]
-    assert [*(await delays(replica)).values()] == [pytest.approx(700, abs=1)]
+    assert [*(await delays(replica)).values()] == [pytest.approx(50_000, abs=1)]
     assert await replica.pull_or_why() == ([], "held")
 
 

@@ -27,11 +27,11 @@ class Listening:
         self.url = url
 
     def post(self, body: bytes, headers: dict[str, str] | None = None) -> int:
-        return httpx.post(f"{self.url}orders", content=body, headers=headers, trust_env=False).status_code
+        return httpx.post(f"{self.url}orders", content=body, headers=headers, trust_env=False, timeout=60).status_code
 
     def lines(self) -> list[dict[str, object]]:
         """What it printed until it ended by itself."""
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=100)
         assert self.process.returncode == 0
         return [json.loads(line) for line in output.splitlines()]
 

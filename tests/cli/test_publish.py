@@ -209,7 +209,7 @@ def test_a_slow_writer_does_not_keep_its_messages_waiting() -> None:
             assert process.stdin is not None
             process.stdin.write(b"1\n2\n3")
             process.stdin.flush()
-            assert stub.was_asked.wait(30)
+            assert stub.was_asked.wait(100)
             process.stdin.close()
     assert process.returncode == 0
     assert [[message["message"] for message in asked.json["messages"]] for asked in stub.asked] == [[1, 2], [3]]

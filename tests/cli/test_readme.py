@@ -30,7 +30,7 @@ def run(script: str, server: Server, tools: Path) -> list[Any]:
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["sh", "-eu"], input=script.replace("http://127.0.0.1:8080", server.url), cwd=ROOT, check=False,
-        env=clean_environment({"LOGPOST_URL": server.url, "PATH": path}), capture_output=True, text=True, timeout=100,
+        env=clean_environment({"LOGPOST_URL": server.url, "PATH": path}), capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

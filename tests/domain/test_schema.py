@@ -65,10 +65,10 @@ def test_a_schema_that_does_not_compile_is_refused(schema: Any) -> None:
     {"enum": ["x" * 70_000]},
 ])  # fmt: skip
 def test_a_schema_that_could_take_forever_is_refused_at_once(schema: Any) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InvalidSchema):
         compile_schema(schema, "validate.schema")
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_schema_nested_beyond_reason_is_refused() -> None:
@@ -93,9 +93,9 @@ def test_a_sensible_schema_is_taken(schema: Any) -> None:
 
 def test_s45_a_pattern_is_matched_in_linear_time() -> None:
     schema = compile_schema({"pattern": "^(a+)+$"}, "validate.schema")
-    started = time.monotonic()
+    started = time.process_time()
     assert schema.faults("a" * 10_000 + "b")
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("large", [1e22, 10**30, -(2**63) - 1, 1e100])

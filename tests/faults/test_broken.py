@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,15 @@ def test_what_is_to_be_spoiled_is_there_to_be_spoiled(name: str) -> None:
             assert change.new in change.statement()
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_build_is_caught_by_an_invariant_named_for_it(name: str, tmp_path: Path) -> None:
-    # What shows it is up to chance; two seeds that show nothing are none.
-    began = time.monotonic()
-    told = run(name, 3, tmp_path / "3", timeout_s=260)
-    if told is not None and (left := began + 260 - time.monotonic()) > 130:
-        told = run(name, 4, tmp_path / "4", timeout_s=left)
+    # What shows it is up to chance, and a slow machine meets fewer chances; four seeds that show nothing are none.
+    told = None
+    for seed in (3, 4, 5, 6):
+        told = run(name, seed, tmp_path / str(seed), timeout_s=360)
+        if told is None:
+            break
     assert told is None, told
 
 

@@ -57,7 +57,7 @@ async def everything(client: httpx.AsyncClient) -> list[str]:
         query["cursor"] = page["nextCursor"]
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("full", ["data", "wal"])
 async def test_a_full_disk_is_told_and_passes_and_costs_nothing_that_was_acknowledged(
     full: str, tmp_path: Path, servers: Servers
@@ -88,7 +88,7 @@ async def test_a_full_disk_is_told_and_passes_and_costs_nothing_that_was_acknowl
                 assert answer.headers["content-type"] == "application/problem+json"
             return answer.status_code
 
-        async with httpx.AsyncClient(base_url=server.url, timeout=40) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=90) as client:
             await client.put(TOPIC, json={"distribution": {"partitions": 1}})
             for number in range(5):
                 await publish(f"before {number}")
@@ -107,7 +107,7 @@ async def test_a_full_disk_is_told_and_passes_and_costs_nothing_that_was_acknowl
             async def works() -> bool:
                 return await publish(f"after {len(acknowledged)}") in (200, 201)
 
-            await wait_until(works, timeout_s=60)
+            await wait_until(works)
             found = await everything(client)
             assert set(acknowledged) <= set(found)
             assert len(found) == len(set(found))

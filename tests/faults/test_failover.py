@@ -18,7 +18,7 @@ from tests.servers import ROOT, wait_until
 TOPIC, GROUP = "/v1/topics/orders", "/v1/topics/orders/groups/g"
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_a_failover_to_a_synchronous_standby_under_load_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.faults.failover", "--seed", "1", "--seconds", "8", "--rate", "200"]
     run = subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510 - its report is shown
@@ -36,10 +36,14 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         await pair.stop()
 
 
+def client_of(pair: Pair, number: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=pair.urls[number], timeout=90)
+
+
 async def first_event(client: httpx.AsyncClient, path: str, **headers: str) -> dict[str, str]:
     """The fields of the first event of a stream that is more than a comment."""
     fields: dict[str, str] = {}
-    async with asyncio.timeout(20), client.stream("GET", path, headers=headers) as response:
+    async with asyncio.timeout(60), client.stream("GET", path, headers=headers) as response:
         async for line in response.aiter_lines():
             if ": " in line:
                 name, _, value = line.partition(": ")
@@ -64,17 +68,16 @@ async def is_publishing(client: httpx.AsyncClient) -> bool:
     return answer.is_success
 
 
-@pytest.mark.timeout(200)
 async def test_what_a_lagging_standby_has_lost_is_told_and_nobody_waits_for_it(pair: Pair) -> None:
     assert pair.replication is not None
-    async with httpx.AsyncClient(base_url=pair.urls[0]) as one, httpx.AsyncClient(base_url=pair.urls[1]) as other:
+    async with client_of(pair, 0) as one, client_of(pair, 1) as other:
         await one.put(TOPIC, json={"distribution": {"partitions": 1}})
         await one.put(GROUP, json={"startFrom": "earliest"})
         await publish(one, "kept 1", "kept 2")
         await wait_until(lambda: caught_up(pair))
         pair.replication.stall()
         await publish(one, *(f"lost {n}" for n in range(3, 9)))
-        taken = (await one.post(f"{GROUP}/pull", json={"max": 100, "waitMs": 5000})).json()["messages"]
+        taken = (await one.post(f"{GROUP}/pull", json={"max": 100, "waitMs": 60_000})).json()["messages"]
         page = (await browse(one, limit=7)).json()
         stream = await first_event(one, f"{TOPIC}/stream?from=8")
         assert (len(taken), len(page["items"])) == (8, 7)
@@ -100,13 +103,12 @@ async def test_what_a_lagging_standby_has_lost_is_told_and_nobody_waits_for_it(p
         texts = [m["message"] for m in (await browse(other)).json()["items"]]
         assert texts[:2] == ["kept 1", "kept 2"]
         assert not any(text.startswith("lost") for text in texts)
-        again = (await other.post(f"{GROUP}/pull", json={"max": 100, "waitMs": 5000})).json()["messages"]
+        again = (await other.post(f"{GROUP}/pull", json={"max": 100, "waitMs": 60_000})).json()["messages"]
         assert [message["message"] for message in again] == texts
 
 
-@pytest.mark.timeout(200)
 async def test_a_standby_and_a_primary_that_was_taken_over_from_are_not_used(pair: Pair) -> None:
-    async with httpx.AsyncClient(base_url=pair.urls[0], timeout=20) as client:
+    async with client_of(pair, 0) as client:
         await client.put(TOPIC, json={"distribution": {"partitions": 1}})
         await publish(client, "a")
         await wait_until(lambda: caught_up(pair))

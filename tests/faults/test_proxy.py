@@ -40,7 +40,7 @@ async def connect(proxy: Proxy) -> Streams:
 async def echoed(streams: Streams, line: bytes = b"hello\n") -> bytes:
     reader, writer = streams
     writer.write(line)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await reader.readexactly(len(line))
 
 

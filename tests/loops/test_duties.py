@@ -31,8 +31,7 @@ async def test_the_background_stops_by_itself_at_any_moment(db: Database, delay_
     for _ in range(delay_ms):
         wakeups.published([1])
         await asyncio.sleep(0.001)
-    async with asyncio.timeout(10):
-        await supervisor.stop(10)
+    await supervisor.stop(100)
     assert all(one.done and not one.task.cancelled() and one.task.exception() is None for one in owned)
     assert await db.fetchval("select count(*) from replicas") == 0
     assert await db.fetchval("select count(*) from leadership") == 0
@@ -42,7 +41,7 @@ async def test_the_background_stops_by_itself_at_any_moment(db: Database, delay_
 async def test_the_background_outlives_a_database_that_is_away(dsn: str, db: Database) -> None:
     wakeups = Wakeups()
     log = await Log.create(db, retention={"maxCount": 1})
-    async with Supervisor(drain_s=10) as supervisor:
+    async with Supervisor(drain_s=100) as supervisor:
         start_duties(supervisor, db, wakeups, this_replica(), PACE)
         await wait_until(lambda: wakeups.listening)
         tasks = {name: one.task for name, one in supervisor._owned.items()}
@@ -67,7 +66,6 @@ async def test_without_a_database_the_background_waits_and_can_be_stopped() -> N
     owned = list(supervisor._owned.values())
     await asyncio.sleep(0.3)
     assert not any(one.done for one in owned)
-    async with asyncio.timeout(5):
-        await supervisor.stop(5)
+    await supervisor.stop(100)
     assert all(one.done and not one.task.cancelled() for one in owned)
     await nowhere.close()

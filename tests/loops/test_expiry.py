@@ -44,9 +44,9 @@ async def test_a_key_published_while_the_purge_was_under_way_stays(db: Database)
 async def test_attempts_are_kept_for_their_time(db: Database) -> None:
     await db.execute(
         'insert into attempts (partition_id, "offset", group_id, attempt, at, outcome) '
-        "select 1, o, 1, 1, clock_timestamp() - make_interval(secs => o), 'nacked' from unnest(array[5, 15, 25]) o"
+        "select 1, o, 1, 1, clock_timestamp() - make_interval(secs => o), 'nacked' from unnest(array[5, 15, 125]) o"
     )
-    await expire_once(db, attempt_retention_ms=20_000)
+    await expire_once(db, attempt_retention_ms=120_000)
     assert await column(db, 'select "offset" from attempts order by 1') == [5, 15]
 
 

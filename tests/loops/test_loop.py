@@ -11,9 +11,10 @@ import pytest
 
 from app import telemetry
 from app.domain.errors import DatabaseUnavailable
+from app.loops import loop as looping
 from app.loops.loop import Loop
 from app.loops.supervisor import Supervisor
-from tests.servers import wait_until
+from tests.servers import PATIENCE_S, wait_until
 
 LONG_MS = 3_600_000
 
@@ -49,7 +50,7 @@ class Duty:
         return outcome
 
     async def after(self, passes: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while self.passes < passes:
                 self.ran.clear()
                 await self.ran.wait()
@@ -98,8 +99,10 @@ async def test_a_failing_pass_is_logged_once_and_does_not_stop_the_loop(
 
 
 async def test_a_database_that_is_away_is_logged_once_and_waited_for(
-    logged: Callable[[str], list[dict[str, object]]],
+    logged: Callable[[str], list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("FIRST_BACKOFF_S", "LAST_BACKOFF_S"):
+        monkeypatch.setattr(looping, name, 1.5)  # time to look at it
     duty = Duty(*[DatabaseUnavailable("away")] * 3)
     loop = Loop("duty", duty, interval_ms=LONG_MS)
     async with Supervisor() as supervisor:
@@ -118,7 +121,7 @@ async def test_an_interval_of_zero_is_off() -> None:
     duty = Duty()
     async with Supervisor() as supervisor:
         owned = supervisor.start_loop(Loop("duty", duty, interval_ms=0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await owned.task
     assert duty.passes == 0
 
@@ -168,6 +171,6 @@ async def test_a_loop_stops_at_whatever_moment_it_is_told(steps: int) -> None:
             owned = supervisor.start_loop(Loop("duty", duty, interval_ms=interval_ms))
             for _ in range(steps):
                 await asyncio.sleep(0)
-            await supervisor.stop(5)
+            await supervisor.stop(PATIENCE_S)
             assert owned.done
             assert not owned.task.cancelled()  # it ended by itself, not by force

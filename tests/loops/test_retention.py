@@ -10,6 +10,7 @@ from app.loops.retention import retain_once
 from app.storage import retention
 from app.storage.database import Database
 from tests.loops.conftest import Log, column
+from tests.servers import PATIENCE_S
 
 
 async def retain(db: Database) -> None:
@@ -152,11 +153,12 @@ async def test_a_message_is_never_lost_between_its_lease_and_the_deferred(db: Da
             await retention.trim(db, due)
     async with db.transaction() as tx:
         await tx.fetchval("select expire_leases($1, $2)", log.partitions[0], group_id)
-        async with asyncio.timeout(2):  # it does not wait for long, it gives up
+        async with asyncio.timeout(PATIENCE_S):  # it does not wait for long, it gives up
             assert await retention.sweep(db, log.partitions[0], most=100) == 0
         sweeping = asyncio.ensure_future(retention.sweep(db, log.partitions[0], most=100))
         await asyncio.sleep(0.05)
-    assert await sweeping == 2
+    # It may have given up all the same, where the commit took its time.
+    assert (await sweeping or await retention.sweep(db, log.partitions[0], most=100)) == 2
     assert await column(db, 'select payload from deferred order by "offset"') == [b"%d" % i for i in range(1, 11)]
 
 
@@ -165,7 +167,7 @@ async def test_publishing_goes_on_while_batches_are_deleted(db: Database, log: L
     await db.execute("update partitions set first_offset = 5001")
     async with db.transaction() as tx:
         assert await tx.fetchval("select sweep($1, 100)", log.partitions[0]) == 100
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await log.append(1)  # while the deletion has not been committed
     assert len(await log.batches()) == 401
 

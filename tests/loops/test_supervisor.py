@@ -8,6 +8,7 @@ import pytest
 
 from app.loops import supervisor as supervising
 from app.loops.supervisor import Supervisor
+from tests.servers import PATIENCE_S
 
 
 class Stoppable:
@@ -46,7 +47,7 @@ async def test_a_crashed_task_is_started_again() -> None:
 
     async with Supervisor() as supervisor:
         supervisor.start("crash", crash_twice)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await running.wait()
     assert runs == 3
 
@@ -79,7 +80,7 @@ async def test_foundations_are_stopped_after_everything_that_stands_on_them() ->
     parts = {name: Stoppable(name, ended, released=name != "push") for name in ("append", "settle", "push", "rescue")}
     for name, part in parts.items():
         supervisor.start(name, part.run, stop=part.stop, foundation=name in ("append", "settle"))
-    stopping = asyncio.ensure_future(supervisor.stop(5))
+    stopping = asyncio.ensure_future(supervisor.stop(PATIENCE_S))
     await parts["rescue"].stopped.wait()
     await asyncio.sleep(0.02)
     assert not parts["settle"].stopped.is_set()  # push still drains into it
@@ -95,7 +96,7 @@ async def test_what_does_not_drain_in_time_is_cut_off() -> None:
     base = Stoppable("base", ended)
     supervisor.start("base", base.run, stop=base.stop, foundation=True)
     owned = supervisor.start("slow", slow.run, stop=slow.stop)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         await supervisor.stop(0.05)
     assert owned.task.cancelled()
     assert ended == ["base"]  # the foundation still got its chance
@@ -115,7 +116,7 @@ async def test_what_refuses_to_end_is_left_behind(monkeypatch: pytest.MonkeyPatc
     supervisor = Supervisor()
     owned = supervisor.start("stubborn", stubborn, stop=lambda: None)
     await asyncio.sleep(0)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         await supervisor.stop(0.05)
     assert not owned.done
     release.set()
@@ -135,19 +136,20 @@ async def test_one_task_can_be_ended_while_the_others_run() -> None:
     async with Supervisor() as supervisor:
         owned = supervisor.start("one", one.run, stop=one.stop)
         supervisor.start("other", other.run, stop=other.stop)
-        await supervisor.end(owned, 5)
+        await supervisor.end(owned, PATIENCE_S)
         assert ended == ["one"]
         assert supervisor.names == ["other"]
 
 
-async def test_a_task_between_two_tries_stops_at_once() -> None:
+async def test_a_task_between_two_tries_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "backoff_s", lambda _crashes: 3600.0)
+
     async def crash() -> None:
         raise ValueError("always")
 
     supervisor = Supervisor()
     owned = supervisor.start("crash", crash, stop=lambda: None)
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(3):
-        await supervisor.stop(10)
+    await supervisor.stop(PATIENCE_S)
     assert owned.done
     assert not owned.task.cancelled()

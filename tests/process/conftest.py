@@ -16,9 +16,12 @@ import uvicorn
 
 from app.connection import Limits, Shortcut, connections
 from app.serve.address import bound_sockets
+from tests.servers import PATIENCE_S
 
 LARGE_BYTES = 8 * 1024 * 1024
-SHORT = Limits(head_s=0.4, body_s=0.4, idle_s=0.4, stall_s=1.5, head_bytes=4096, pipelined=5, connections=50)
+SLOWER_S = 3.0
+# Long enough for a client that is only slow to be woken, short enough to be waited for.
+SHORT = Limits(head_s=1.5, body_s=1.5, idle_s=1.5, stall_s=4.0, head_bytes=4096, pipelined=5, connections=50)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -49,7 +52,7 @@ class Echo:
         if scope["path"] == "/slow":
             await asyncio.sleep(0.2)
         if scope["path"] == "/slower":
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(SLOWER_S)
         if scope["path"] == "/large":
             await answer(send, 200, b"x" * LARGE_BYTES)
             return
@@ -76,11 +79,11 @@ class Peer:
 
     async def everything(self) -> bytes:
         """What comes until the server closes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()
 
     async def response(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             lines = head.split("\r\n")[1:-2]
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -146,7 +149,7 @@ def listening(limits: Limits, shortcut: Shortcut | None = None) -> Iterator[List
 
 @pytest.fixture
 def short() -> Iterator[Listener]:
-    """With deadlines of 0.4 s."""
+    """With deadlines of 1.5 s."""
     with listening(SHORT) as listener:
         yield listener
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tests.servers import ROOT, clean_environment
+from tests.servers import PATIENCE_S, ROOT, clean_environment
 
 
 def alive(pids: Sequence[int]) -> list[int]:
@@ -33,11 +33,11 @@ class Launched:
     async def line(self) -> str:
         """The next line of its standard output."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             return await asyncio.to_thread(self.process.stdout.readline)
 
     async def exit_code(self) -> int:
-        return await asyncio.to_thread(self.process.wait, 60)
+        return await asyncio.to_thread(self.process.wait, PATIENCE_S)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ async def test_a_dead_worker_is_replaced_while_clients_wait(servers: Servers, ds
     for _ in range(2):
         (worker,) = server.workers()
         os.kill(worker, signal.SIGKILL)
-        async with httpx.AsyncClient(timeout=30) as client:  # a connection that no worker has accepted yet
+        async with httpx.AsyncClient(timeout=90) as client:  # a connection that no worker has accepted yet
             assert (await client.get(server.url + "/livez")).status_code == 200
         assert server.workers() != [worker]
     assert server.log().count('"worker_died"') == 2
@@ -34,7 +34,7 @@ async def test_the_other_worker_goes_on(servers: Servers, dsn: str) -> None:
     dead, alive = server.workers()
     os.kill(dead, signal.SIGKILL)
     for _ in range(20):
-        async with httpx.AsyncClient(timeout=30) as client:
+        async with httpx.AsyncClient(timeout=90) as client:
             assert (await client.get(server.url + "/readyz")).status_code == 200
     await wait_until(lambda: len(server.workers()) == 2 and dead not in server.workers())
     assert alive in server.workers()
@@ -47,7 +47,7 @@ async def test_a_dead_postgres_is_replaced_under_the_same_workers(servers: Serve
     await connection.execute("create table kept as select 7 as n")
     connection.terminate()
     statuses: set[int] = set()
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=90) as client:
         for times in (1, 2):
             dead = server.postmaster()
 
@@ -135,5 +135,5 @@ async def test_a_second_server_on_the_data_directory_is_refused_in_one_line(serv
     (line,) = second.log().splitlines()
     assert str(first.pid) in line
     assert str(tmp_path / "data") in line
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=90) as client:
         assert (await client.get(first.url + "/readyz")).status_code == 200

@@ -199,10 +199,9 @@ async def replies(server: Server, *requests: bytes) -> list[bytes]:
     return found
 
 
-@pytest.mark.timeout(180)
 async def test_both_ways_answer_the_same_to_the_byte(servers: Servers) -> None:
     server = await servers.start(env={"LOGPOST_MAX_MESSAGE_BYTES": "1024"})
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         await client.put("/v1/topics/orders", json={})
         await client.put("/v1/topics/ruled", json={"validate": {"rules": [{"rule": "message.a == 1"}]}})
     cases = [(topic, body, headers) for topic in ("orders", "ruled", "none") for body in BODIES for headers in HEADERS]
@@ -212,10 +211,9 @@ async def test_both_ways_answer_the_same_to_the_byte(servers: Servers) -> None:
         assert await replies(server, plain) == await replies(server, unusual), (topic, body[:40], headers[:40])
 
 
-@pytest.mark.timeout(180)
 async def test_both_ways_answer_a_batch_the_same_to_the_byte(servers: Servers) -> None:
     server = await servers.start(env={"LOGPOST_MAX_MESSAGE_BYTES": "1024"})
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         await client.put("/v1/topics/orders", json={"distribution": {"partitions": 4}})
         await client.put("/v1/topics/ruled", json={"validate": {"rules": [{"rule": "message == 1"}]}})
         for topic, body, headers in itertools.product(("orders", "ruled", "none"), BATCH_BODIES, HEADERS):
@@ -233,7 +231,7 @@ async def test_both_ways_answer_a_batch_the_same_to_the_byte(servers: Servers) -
 async def test_a_key_is_asked_for_on_both_ways(servers: Servers) -> None:
     server = await servers.start(env={"LOGPOST_ROOT_KEY": ROOT_KEY})
     bearer = {"Authorization": f"Bearer {ROOT_KEY}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=bearer) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer, timeout=60) as client:
         await client.put("/v1/topics/orders", json={})
         keys = {
             scope: (await client.post("/v1/keys", json={"name": scope, "scopes": [scope], "topics": ["ord*"]})).json()
@@ -248,14 +246,14 @@ async def test_a_key_is_asked_for_on_both_ways(servers: Servers) -> None:
             ]
             assert answers[0] == answers[1]
             assert answers[0].startswith(b"HTTP/1.1 %d " % status)
-    async with httpx.AsyncClient(base_url=server.url, headers=bearer) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer, timeout=60) as client:
         await client.delete(f"/v1/keys/{keys['publish']['id']}")
     assert (await replies(server, publish(b"{}", allowed)))[0].startswith(b"HTTP/1.1 401 ")
 
 
 async def test_a_topic_that_changes_meanwhile_is_found_changed(servers: Servers) -> None:
     server = await servers.start()
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         await client.put("/v1/topics/orders", json={})
         for number in range(1, 6):
             (reply,) = await replies(server, publish(b"{}"))
@@ -272,7 +270,7 @@ async def test_a_topic_that_changes_meanwhile_is_found_changed(servers: Servers)
 
 async def test_an_idempotency_key_is_the_same_on_both_ways(servers: Servers) -> None:
     server = await servers.start()
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         await client.put("/v1/topics/orders", json={"distribution": {"partitions": 4}})
         for way, other in ((False, True), (True, False)):
             once = b"Idempotency-Key: once-%d\r\nPartition-Key: a\r\n" % way
@@ -290,15 +288,17 @@ async def test_an_idempotency_key_is_the_same_on_both_ways(servers: Servers) -> 
 
 async def test_a_keys_rates_hold_for_what_goes_past_asgi(servers: Servers) -> None:
     server = await servers.start(env={"LOGPOST_ROOT_KEY": ROOT_KEY})
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {ROOT_KEY}"}) as client:
+    bearer = {"Authorization": f"Bearer {ROOT_KEY}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=bearer, timeout=60) as client:
         await client.put("/v1/topics/orders", json={})
         for rates in ({"requestsPerSecond": 20}, {"bytesPerSecond": 200}):
             form = {"name": "slow", "scopes": ["publish"], **rates}
             key = (await client.post("/v1/keys", json=form)).json()["key"]
             headers = b"Authorization: Bearer %b\r\n" % key.encode()
-            began, taken = time.monotonic(), 0
+            began, tried, taken = time.monotonic(), 0, 0
             while (elapsed := time.monotonic() - began) < 3:
                 (reply,) = await replies(server, publish(b"1234567890", headers))
+                tried += 1
                 taken += reply.startswith(b"HTTP/1.1 201 ")
                 assert taken <= 20 * (elapsed + 1) + 20, "a second's worth ahead, and what came meanwhile"
-            assert taken >= 20 * (elapsed - 1)
+            assert taken >= min(tried, 20 * (elapsed - 1))  # a slow client is refused nothing

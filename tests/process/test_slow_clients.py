@@ -47,7 +47,7 @@ async def test_a_trickle_of_body_does_not_move_the_deadline(short: Listener) -> 
         async def trickle() -> None:
             for _ in range(9):
                 peer.send(b"X")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
 
         trickling = asyncio.create_task(trickle())
         answer = await peer.everything()
@@ -110,7 +110,10 @@ async def test_s56_a_reader_that_does_not_read_is_cut_off(short: Listener) -> No
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", short.port))
         await loop.sock_sendall(client, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-        await asyncio.sleep(2 * SHORT.stall_s)
+        await wait_until(lambda: short.app.seen)
+        assert short.server is not None
+        connections = short.server.server_state.connections
+        await wait_until(lambda: not connections)
         received = 0
         try:
             while data := await loop.sock_recv(client, 1 << 20):
@@ -156,6 +159,9 @@ async def test_s14_connections_past_the_bound_get_a_503_and_leave_room_again() -
             await second.response()
             document = problem_of(await listener.reply())
             assert document["code"] == "too_many_connections"
+        assert listener.server is not None
+        connections = listener.server.server_state.connections
+        await wait_until(lambda: not connections)
         async with listener.peer(GET) as third:
             assert (await third.response())[0] == 200
 

@@ -18,6 +18,6 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def world(dsn: str, receiver: Receiver) -> AsyncIterator[World]:
-    """Two replicas with the shortest leases there are."""
+    """Two replicas. Their leases are long, so that none ends by itself where a test counts what is sent."""
     async with replicated(dsn, receiver) as world:
         yield world

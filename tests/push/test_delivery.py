@@ -166,7 +166,7 @@ async def test_only_so_many_successes_are_kept(world: World) -> None:
 
 async def test_a_receiver_that_was_away_gets_everything_once_it_is_back(world: World) -> None:
     await world.topic()
-    await world.group(retries={"max": 50, "strategy": "fixed", "baseDelay": 50, "maxDelay": 50})
+    await world.group(retries={"max": 1000, "strategy": "fixed", "baseDelay": 50, "maxDelay": 50})
     await world.receiver.stop()
     published = await world.publish("k:1", "k:2", "l:1")
 
@@ -184,11 +184,11 @@ async def test_a_receiver_that_was_away_gets_everything_once_it_is_back(world: W
 async def test_a_date_in_retry_after_delays_a_nack_as_well(world: World) -> None:
     await world.topic()
     await world.group()
-    world.receiver.behave(retry_after(500, 1), times=1)
+    world.receiver.behave(retry_after(500, 3), times=1)
     await world.publish("k:1", "l:1")
     requests = await world.receiver.received(3)
     assert texts(requests) == ["k:1", "l:1", "k:1"]
-    assert requests[2].at - requests[0].at >= 0.95
+    assert requests[2].at - requests[0].at >= 2.95
 
 
 async def test_a_group_can_change_between_push_and_pull_and_keeps_its_place(world: World) -> None:
@@ -198,7 +198,7 @@ async def test_a_group_can_change_between_push_and_pull_and_keeps_its_place(worl
     await world.settled()
     await world.client.put(GROUP, json={"delivery": {"mode": "pull"}})
     await world.publish("b")
-    pulled = await world.post(f"{GROUP}/pull", {"waitMs": 5000})
+    pulled = await world.post(f"{GROUP}/pull", {"waitMs": 60_000})
     assert [message["message"] for message in pulled["messages"]] == ["b"]
     await world.post(f"{GROUP}/ack", {"ackIds": [pulled["messages"][0]["ackId"]]})
     await world.group()
@@ -232,6 +232,21 @@ async def test_a_deleted_group_is_pushed_no_more(world: World) -> None:
     await world.publish("c")
     await world.receiver.received(2)
     assert texts(world.receiver.requests) == ["a", "c"]
+
+
+@pytest.mark.parametrize("gone", [TOPIC, GROUP])
+async def test_a_group_declared_again_after_it_was_deleted_is_pushed_by_whoever_pushes_the_new_one(
+    world: World, gone: str
+) -> None:
+    for count in (1, 2, 3, 4):
+        await world.topic()
+        await world.group(startFrom="latest")
+        await world.publish(str(count))
+        request = (await world.receiver.received(count))[-1]
+        assert (text_of(request), request.header("Logpost-Attempt")) == (str(count), "1")
+        await world.settled()
+        answer = await world.client.delete(gone)
+        assert answer.status_code == 204, answer.text
 
 
 async def test_a_failing_receiver_stops_no_other_group(world: World) -> None:

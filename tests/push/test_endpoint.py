@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from app.domain import breaker
 from tests.misbehaviour import acting, answer, retry_after
 from tests.push.world import GROUP, World, saying, texts
 from tests.servers import wait_until
@@ -26,7 +29,7 @@ async def becomes(world: World, wanted: str) -> None:
 async def test_an_endpoint_that_asks_for_time_gets_it_from_every_replica(world: World) -> None:
     await world.topic(partitions=4)
     await world.group(retries={"max": 0})
-    world.receiver.behave(retry_after(503, 2), times=1)
+    world.receiver.behave(retry_after(503, 5), times=1)
     await world.publish("k:1")
     (first,) = await world.receiver.received(1)
     await becomes(world, "throttled")
@@ -35,7 +38,7 @@ async def test_an_endpoint_that_asks_for_time_gets_it_from_every_replica(world: 
     assert told["retryAt"] > told["since"]
     await world.publish("k:2", "l:1", "m:1")
     requests = await world.receiver.received(5)
-    assert min(request.at for request in requests[1:]) - first.at >= 1.9
+    assert min(request.at for request in requests[1:]) - first.at >= 4.9
     await world.settled()
     assert (await world.stats())["dead"] == 0
     assert {request.header("Logpost-Attempt") for request in requests} == {"1"}
@@ -45,10 +48,17 @@ async def test_an_endpoint_that_asks_for_time_gets_it_from_every_replica(world: 
 async def test_a_429_that_does_not_say_for_how_long_uses_no_attempt_either(world: World) -> None:
     await world.topic()
     await world.group(retries={"max": 0})
-    world.receiver.behave(answer(429), times=1)
+    world.receiver.behave(answer(429))
     await world.publish("a")
+
+    async def told() -> bool:
+        endpoint = (await world.get(GROUP))["endpoint"]
+        return (endpoint["state"], endpoint["reason"]) == ("throttled", "the endpoint answered 429")
+
+    await wait_until(told)
     requests = await world.receiver.received(2)
     assert requests[1].at - requests[0].at >= 0.9
+    world.receiver.behave(answer(200))
     await world.settled()
     assert (await world.stats())["acked"] == 1
 
@@ -86,7 +96,10 @@ async def test_a_receiver_can_ask_for_a_pause_with_any_status(world: World) -> N
     assert (await world.stats())["pause"]["reason"] == "the endpoint asked for a pause"
 
 
-async def test_the_breaker_opens_and_what_waits_keeps_its_attempts_until_the_endpoint_is_back(world: World) -> None:
+async def test_the_breaker_opens_and_what_waits_keeps_its_attempts_until_the_endpoint_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_OPEN_MS", 4000)  # time to look at it
     await world.topic()
     await world.group(ordering="none", retries={"max": 3, "strategy": "fixed", "baseDelay": 300})
     world.receiver.behave(answer(500))
@@ -103,20 +116,28 @@ async def test_the_breaker_opens_and_what_waits_keeps_its_attempts_until_the_end
     stats = await world.stats()
     assert (stats["acked"], stats["dead"]) == (20, 0)
     # One probe a time: the first was alone until it was answered.
-    assert world.receiver.requests[sent].at - world.receiver.requests[sent - 1].at >= 0.9
+    assert world.receiver.requests[sent].at - world.receiver.requests[sent - 1].at >= 3.9
     assert (await world.get(GROUP))["endpoint"]["state"] == "healthy"
 
 
-async def test_while_the_breaker_is_open_one_probe_goes_out_at_a_time(world: World) -> None:
+async def test_while_the_breaker_is_open_one_probe_goes_out_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_OPEN_MS", 4000)
     await world.topic()
     await world.group(concurrency=10, ordering="none", retries={"max": 500, "strategy": "fixed", "baseDelay": 10})
     world.receiver.behave(answer(500))
     await world.publish(*(str(number) for number in range(30)))
     await becomes(world, "open")
-    await asyncio.sleep(0.3)
+
+    async def nothing_is_on_the_way() -> bool:
+        return bool((await world.stats())["inFlight"] == 0)
+
+    await asyncio.sleep(0.5)  # a replica's picture of it may be of 50 ms ago
+    await wait_until(nothing_is_on_the_way)
     sent = len(world.receiver.requests)
     await world.receiver.received(sent + 1)
-    await asyncio.sleep(1)  # it stays open for two seconds now
+    await asyncio.sleep(1)  # it stays open for eight seconds now
     assert len(world.receiver.requests) == sent + 1
 
 
@@ -141,8 +162,10 @@ async def test_a_rate_limit_holds_over_all_replicas(world: World) -> None:
     times = [request.at for request in requests]
     for start in range(50):
         within = [at for at in times if times[start] <= at < times[start] + 1]
-        assert len(within) <= 20 + 3 + 1  # a tenth of a second may have been saved up; and a wake-up may be late
-    assert times[-1] - times[0] >= (50 - 3 - 1) / 20
+        # A tenth of a second may have been saved up, and what was on the way while everything stood still comes at
+        # once. Two replicas that did not share the rate would send 40.
+        assert len(within) <= 20 + 10
+    assert times[-1] - times[0] >= (50 - 10) / 20
     await world.settled()
 
 
@@ -157,7 +180,10 @@ async def test_a_new_url_starts_without_the_past_of_the_old_one(world: World) ->
     await world.settled()
 
 
-async def test_an_endpoint_that_cannot_be_reached_for_long_costs_its_probes_no_attempt(world: World) -> None:
+async def test_an_endpoint_that_cannot_be_reached_for_long_costs_its_probes_no_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "MAX_OPEN_MS", 4000)  # or the last of many probes would be waited for for long
     await world.topic()
     await world.group(ordering="none", retries={"max": 4, "strategy": "fixed", "baseDelay": 300})
     await world.receiver.stop()

@@ -38,8 +38,8 @@ async def until_told(world: World, path: str, count: int) -> list[Any]:
     return told(requests, path)
 
 
-async def pull(world: World, most: int = 100) -> list[Any]:
-    messages: list[Any] = (await world.post(f"{GROUP}/pull", {"max": most, "waitMs": 5000}))["messages"]
+async def pull(world: World, most: int = 100, wait_ms: int = 60_000) -> list[Any]:
+    messages: list[Any] = (await world.post(f"{GROUP}/pull", {"max": most, "waitMs": wait_ms}))["messages"]
     return messages
 
 
@@ -131,7 +131,7 @@ async def test_a_death_by_timeout_that_nobody_hears_of_is_told_all_the_same(worl
     await world.client.put(GROUP, json={**PULL, "retries": {"max": 0}, "ackTimeoutMs": 100})
     await world.publish("a")
     assert await pull(world)
-    assert not await pull(world, 1)  # sees that it is over
+    assert not await pull(world, 1, 3000)  # sees that it is over
     (event,) = await until_told(world, "/onDead", 1)
     assert event["error"].startswith("timeout")
 
@@ -140,7 +140,7 @@ async def test_a_failing_hook_is_retried_and_delays_nothing_it_tells_of(world: W
     await hooked(world, "onPublish", "onAck", "onDead")
     world.receiver.behave(hang(), times=40)
     await world.publish(*"abcdefghij")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):  # a call that hangs does so for 10
         messages = await pull(world)
         await world.post(f"{GROUP}/ack", {"ackIds": [message["ackId"] for message in messages]})
         await world.settled()

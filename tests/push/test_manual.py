@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.push.world import GROUP, World, text_of, texts
-from tests.receiver import Request
+from tests.push.world import GROUP, World, replicated, text_of, texts
+from tests.receiver import Receiver, Request
 from tests.servers import wait_until
 
 MANUAL = {"ackMode": "manual", "concurrency": 5, "maxInFlight": 10, "ordering": "key"}
@@ -20,26 +21,27 @@ async def settle(world: World, verb: str, request: Request, **more: Any) -> None
     assert answer.is_success, answer.text
 
 
-async def test_a_2xx_settles_nothing_until_the_receiver_does(world: World) -> None:
-    await world.topic()
-    await world.group(**MANUAL)
-    await world.publish("a")
-    (request,) = await world.receiver.received(1)
-    await asyncio.sleep(1.5)  # longer than a lease of a push
-    stats = await world.stats()
-    assert (stats["inFlight"], stats["lag"], stats["acked"]) == (1, 1, 0)
-    await settle(world, "ack", request)
-    stats = await world.stats()
-    assert (stats["inFlight"], stats["lag"], stats["acked"]) == (0, 0, 1)
-    assert len(world.receiver.requests) == 1
+async def test_a_2xx_settles_nothing_until_the_receiver_does(dsn: str, receiver: Receiver) -> None:
+    async with replicated(dsn, receiver, lock_ttl_ms=3000) as world:
+        await world.topic()
+        await world.group(**MANUAL, ackTimeoutMs=120_000)
+        await world.publish("a")
+        (request,) = await world.receiver.received(1)
+        await asyncio.sleep(3.5)  # longer than a lease of a push
+        stats = await world.stats()
+        assert (stats["inFlight"], stats["lag"], stats["acked"]) == (1, 1, 0)
+        await settle(world, "ack", request)
+        stats = await world.stats()
+        assert (stats["inFlight"], stats["lag"], stats["acked"]) == (0, 0, 1)
+        assert len(world.receiver.requests) == 1
 
 
 async def test_without_a_settle_the_message_comes_again_as_after_a_timeout(world: World) -> None:
     await world.topic()
-    await world.group(**MANUAL, ackTimeoutMs=600)
+    await world.group(**MANUAL, ackTimeoutMs=3000)
     (published,) = await world.publish("a")
     requests = await world.receiver.received(2)
-    assert 0.5 <= requests[1].at - requests[0].at <= 2.5
+    assert 2.9 <= requests[1].at - requests[0].at <= 20  # a lease that is not cut to it lasts for 30
     assert requests[1].header("Logpost-Attempt") == "2"
     assert (await world.attempts(published["id"]))[0]["outcome"] == "timeout"
     await settle(world, "ack", requests[1])
@@ -86,18 +88,19 @@ async def test_no_more_are_out_than_max_in_flight(world: World) -> None:
 
 async def test_a_receiver_may_extend_and_discard(world: World) -> None:
     await world.topic()
-    await world.group(**MANUAL, ackTimeoutMs=500)
+    await world.group(**MANUAL, ackTimeoutMs=5000)
     await world.publish("a")
     (request,) = await world.receiver.received(1)
 
     async def taken() -> bool:
-        deliveries = (await world.get(f"{GROUP}/deliveries"))["items"]
-        return bool(deliveries and deliveries[0]["state"] == "leased")
+        """The lease of the push, of half a minute, has become one of ackTimeoutMs."""
+        (delivery,) = (await world.get(f"{GROUP}/deliveries"))["items"]
+        ends = datetime.fromisoformat(delivery["leaseExpiresAt"])
+        return ends < datetime.now(UTC) + timedelta(seconds=15)
 
     await wait_until(taken)
-    await asyncio.sleep(0.2)
-    await settle(world, "extend", request, ackTimeoutMs=5000)
-    await asyncio.sleep(1.5)
+    await settle(world, "extend", request, ackTimeoutMs=120_000)
+    await asyncio.sleep(5.5)
     assert len(world.receiver.requests) == 1
     await settle(world, "discard", request, reason="no")
     assert (await world.stats())["discarded"] == 1

@@ -9,7 +9,8 @@ from collections import defaultdict
 import asyncpg
 import pytest
 
-from tests.misbehaviour import answer, hang, slow
+from app.domain import breaker
+from tests.misbehaviour import answer, hang, held
 from tests.push.world import GROUP, World, replicated, saying, text_of, texts
 from tests.receiver import Conversation, Receiver
 from tests.servers import wait_until
@@ -27,7 +28,7 @@ async def test_while_a_message_waits_for_its_retry_later_ones_of_its_key_wait_an
     world: World, ordering: str
 ) -> None:
     await world.topic()
-    await world.group(concurrency=20, ordering=ordering, retries={"strategy": "fixed", "baseDelay": 300, "max": 3})
+    await world.group(concurrency=20, ordering=ordering, retries={"strategy": "fixed", "baseDelay": 2000, "max": 3})
     world.receiver.behave(answer(500), when=saying("k:1"), times=2)
     await world.publish("k:1", "l:1", "k:2", "l:2", "k:3", "l:3", "free")
     await world.receiver.until(lambda requests: {"l:3", "free"} <= {*texts(requests)})
@@ -51,7 +52,10 @@ async def test_a_dead_message_frees_its_key(world: World, ordering: str) -> None
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-async def test_one_message_of_a_key_is_on_the_way_at_a_time_over_all_replicas(world: World, ordering: str) -> None:
+async def test_one_message_of_a_key_is_on_the_way_at_a_time_over_all_replicas(
+    world: World, ordering: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "MAX_OPEN_MS", 1000)
     on_the_way: dict[str, int] = defaultdict(int)
     most: dict[str, int] = defaultdict(int)
 
@@ -73,7 +77,10 @@ async def test_one_message_of_a_key_is_on_the_way_at_a_time_over_all_replicas(wo
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-async def test_first_successes_of_a_key_are_in_order_of_offsets_whatever_fails(world: World, ordering: str) -> None:
+async def test_first_successes_of_a_key_are_in_order_of_offsets_whatever_fails(
+    world: World, ordering: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "MAX_OPEN_MS", 1000)
     accepted: dict[str, list[int]] = defaultdict(list)
 
     async def fail_often(talk: Conversation) -> None:
@@ -107,10 +114,10 @@ async def test_a_message_that_is_nacked_at_once_is_not_overtaken_by_one_claimed_
         accepted.append(int(text_of(talk.request).partition(":")[2]))
         await answer(200)(talk)
 
-    world.receiver.behave(fail_half)
+    # The others do not fail: the breaker would open, the longer the longer publishing takes.
+    world.receiver.behave(fail_half, when=lambda request: ":" in text_of(request))
     for number in range(1, 61):
         await world.publish(f"k:{number}", *(f"{number}.{x}" for x in range(5)))
-    world.receiver.behave(answer(200), when=lambda request: ":" not in text_of(request))
     await world.settled()
     assert accepted == [*range(1, 61)]
 
@@ -137,10 +144,11 @@ async def test_messages_without_a_key_are_side_by_side_and_never_more_than_concu
 async def test_without_an_order_messages_of_a_key_are_side_by_side(world: World) -> None:
     await world.topic()
     await world.group(concurrency=10, ordering="none")
-    world.receiver.behave(slow(0.5), when=saying("k:1"))
+    world.receiver.behave(held(others_came := asyncio.Event()), when=saying("k:1"))
     await world.publish("k:1", "k:2", "k:3")
     await world.receiver.received(3)
     assert (await world.stats())["inFlight"] >= 1
+    others_came.set()
     await world.settled()
 
 
@@ -158,17 +166,18 @@ async def test_what_is_published_while_paused_comes_after_resume_in_order(world:
     assert of_key(world, "k") == ["k:1", "k:2", "k:3"]
 
 
-async def test_after_seek_latest_nothing_older_is_sent(world: World) -> None:
-    await world.topic()
-    await world.group(**WIDE)
-    world.receiver.behave(slow(1.5), when=saying("k:1"))
-    await world.publish("k:1", "k:2", "k:3")
-    await world.receiver.received(1)
-    await world.post(f"{GROUP}/seek", {"position": "latest"})
-    await world.publish("k:4")
-    await world.receiver.until(lambda requests: "k:4" in texts(requests))
-    await world.settled()
-    assert of_key(world, "k") == ["k:1", "k:4"]
+async def test_after_seek_latest_nothing_older_is_sent(dsn: str, receiver: Receiver) -> None:
+    async with replicated(dsn, receiver, lock_ttl_ms=3000) as world:  # how soon a dispatcher sees that a lease is gone
+        await world.topic()
+        await world.group(**WIDE)
+        world.receiver.behave(hang(), when=saying("k:1"))
+        await world.publish("k:1", "k:2", "k:3")
+        await world.receiver.received(1)
+        await world.post(f"{GROUP}/seek", {"position": "latest"})
+        await world.publish("k:4")
+        await world.receiver.until(lambda requests: "k:4" in texts(requests))
+        await world.settled()
+        assert of_key(world, "k") == ["k:1", "k:4"]
 
 
 async def test_a_replay_starts_at_attempt_one(world: World) -> None:
@@ -188,7 +197,7 @@ async def test_what_waits_behind_a_message_whose_lease_is_lost_waits_for_its_nex
     dsn: str, receiver: Receiver, ordering: str
 ) -> None:
     """Seed 3 of the fault suite: the lease of k:1 ran out, k:2 was in one of its own, and nobody had looked since."""
-    async with replicated(dsn, receiver, 1) as world:
+    async with replicated(dsn, receiver, 1, lock_ttl_ms=6000) as world:  # how soon it sees that its lease is lost
         await world.topic()
         await world.group(concurrency=2, ordering=ordering)
         receiver.behave(hang(), when=saying("k:1"), times=1)

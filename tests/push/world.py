@@ -83,7 +83,7 @@ class World:
 @asynccontextmanager
 async def replicated(dsn: str, receiver: Receiver, count: int = 2, **settings: Any) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        settings = {"lock_ttl_ms": 1000, "shutdown_timeout_ms": 2000, **settings}
+        settings = {"shutdown_timeout_ms": 2000, **settings}
         clients = [await stack.enter_async_context(serving(dsn, **settings)) for _ in range(count)]
         yield World(clients, receiver)
 

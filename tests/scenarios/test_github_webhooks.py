@@ -89,7 +89,7 @@ def by_key(pairs: list[tuple[str | None, Any]]) -> dict[str, list[Any]]:
 async def test_webhooks_reach_two_groups_byte_for_byte_and_in_order_per_key(servers: Servers, dsn: str) -> None:
     events = read_events(EVENTS)
     server = await servers.start(dsn=dsn)
-    async with httpx.AsyncClient(base_url=f"{server.url}/v1", timeout=30) as http:
+    async with httpx.AsyncClient(base_url=f"{server.url}/v1", timeout=90) as http:
         assert (await http.put("/topics/github", json={"distribution": {"partitions": 4}})).status_code == 201
         for ordering in ORDERINGS:
             body = {"startFrom": "earliest", "ordering": ordering}

@@ -26,7 +26,7 @@ class Publishers:
     back: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def publish_all(self, publisher: int) -> None:
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with httpx.AsyncClient(timeout=90) as http:
             for number in range(MESSAGES):
                 await self.publish(http, f"{publisher}-{number}", f"key-{publisher}")
 
@@ -55,7 +55,7 @@ class Publishers:
 
 
 async def declare(server: Server) -> None:
-    async with httpx.AsyncClient(base_url=f"{server.url}/v1", timeout=30) as http:
+    async with httpx.AsyncClient(base_url=f"{server.url}/v1", timeout=90) as http:
         answer = await http.put("/topics/orders", json={"distribution": {"partitions": 4}})
         assert answer.status_code == 201, answer.text
         answer = await http.put("/topics/orders/groups/all", json={"startFrom": "earliest"})
@@ -98,7 +98,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled_by_killing_everything(ser
     assert set(publishers.acknowledged) == expected
     assert publishers.uncertain, "no kill met a publish under way"
 
-    async with httpx.AsyncClient(base_url=f"{server.url}/v1/topics/orders", timeout=30) as http:
+    async with httpx.AsyncClient(base_url=f"{server.url}/v1/topics/orders", timeout=90) as http:
         stored = await drain(http)
         lag = (await http.get("/groups/all/lag")).json()["lag"]
         repeated = await http.post(

@@ -24,7 +24,7 @@ class Background:
         self.keyed: Keyed = self.do(self._stack.enter_async_context(keyed_on(dsn)))
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(120)
 
     def close(self) -> None:
         self.do(self._stack.aclose())

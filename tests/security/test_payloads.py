@@ -87,10 +87,10 @@ async def test_s19_a_compressed_body_is_refused_by_every_kind_of_call(client: ht
 
 def test_s45_a_filters_regular_expression_is_matched_in_linear_time() -> None:
     expression = compile_expression("message.matches('^(a+)+$')", "filter", "filter")
-    began = time.monotonic()
+    began = time.process_time()
     verdict = expression.judge(Context("a" * 100_000 + "!", None, {}, {}))
     assert verdict is Verdict.NO_MATCH
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("text", ["(" * 400 + "true" + ")" * 400, "[" * 400 + "]" * 400 + " == []", "a" + ".a" * 490])

@@ -73,7 +73,11 @@ async def test_nothing_stays_open_after_the_end(dsn: str) -> None:
     pid = await db.fetchval(PID)
     await db.close()
     other = await asyncpg.connect(dsn)
-    assert await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid) == 0
+
+    async def is_gone() -> bool:
+        return bool(await other.fetchval("select count(*) = 0 from pg_stat_activity where pid = $1", pid))
+
+    await wait_until(is_gone)
     await other.close()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.servers import wait_until
+from tests.servers import PATIENCE_S, wait_until
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = (
@@ -33,7 +33,7 @@ class Page:
     async def call(self, method: str, **params: Any) -> Any:
         number = next(self._ids)
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (answer := json.loads((await self._socket.receive()).data)).get("id") != number:
                 pass
         assert "error" not in answer, answer

@@ -17,7 +17,7 @@ from app.connection import Limits, connections
 from app.main import Served, create_app
 from app.settings import Settings
 from app.storage.database import Database
-from tests.servers import wait_until
+from tests.servers import PATIENCE_S, wait_until
 
 ORDERS = "/v1/topics/orders"
 BILLING = f"{ORDERS}/groups/billing"
@@ -75,7 +75,7 @@ class Replica:
 async def take(events: AsyncIterator[ServerSentEvent], count: int, *, kind: str = "message") -> list[Any]:
     """The data of the next ``count`` events of a kind; only positions may come between."""
     found: list[Any] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < count:
             event = await anext(events)
             if event.event != "position":
@@ -112,7 +112,7 @@ async def replica(dsn: str, *, port: int = 0, **settings: Any) -> AsyncIterator[
         await wait_until(lambda: server.started or running.done())
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as http:
                 try:
                     yield Replica(app, url, http)
                 finally:

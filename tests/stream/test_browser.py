@@ -36,7 +36,7 @@ async def test_an_event_source_reconnects_after_a_restart_and_misses_nothing(dsn
         await page.until("opened === 1")
     async with replica(dsn, port=port) as one:
         await one.publish("a:1", "b:1")
-        await page.until("opened === 2 && seen.length === 2")
+        await page.until("opened >= 2 && seen.length === 2")
         await one.publish("a:2")
         await page.until("seen.length === 3")
         assert sorted(await page.run("seen")) == ["a:1", "a:2", "b:1"]

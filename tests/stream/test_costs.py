@@ -37,11 +37,15 @@ async def test_five_hundred_clients_that_come_read_and_vanish_leave_nothing_behi
 
         descriptors, tasks = await cycles(20)
         await wait_until(lambda: not one.parts.puller.owners())
-        more_descriptors, more_tasks = await cycles(500)
-        # The pool of connections to Postgres may still grow to its size.
-        assert more_descriptors - descriptors <= 10
-        assert more_tasks - tasks <= 2
-        assert (await one.send("GET", f"{BILLING}/stats"))["inFlight"] == 0
+        await cycles(500)
+
+        async def nothing_is_left() -> bool:
+            # The pool of connections to Postgres may still grow to its size.
+            more_descriptors, more_tasks = process.num_fds(), len(asyncio.all_tasks())
+            in_flight = (await one.send("GET", f"{BILLING}/stats"))["inFlight"]
+            return more_descriptors - descriptors <= 10 and more_tasks - tasks <= 2 and in_flight == 0
+
+        await wait_until(nothing_is_left)
 
 
 async def test_idle_streams_ask_the_database_no_more_than_one_does(dsn: str) -> None:
@@ -59,8 +63,11 @@ async def test_idle_streams_ask_the_database_no_more_than_one_does(dsn: str) -> 
         others = [await stack.enter_async_context(one.events(f"{ORDERS}/stream")) for _ in range(60)]
         for events in others:
             await anext(events)
-        await spent(1.5)  # Postgres counts what was asked while they came up to a second late
-        assert await spent() <= 3 * (alone + 10)  # each for itself would be sixty times as many
+
+        async def ask_little() -> bool:
+            return await spent() <= 3 * (alone + 10)  # each for itself would be sixty times as many
+
+        await wait_until(ask_little)  # Postgres counts late what was asked while they came
         await one.publish("1")
         for events in (first, *others):
             assert texts(await take(events, 1)) == ["1"]
@@ -77,7 +84,7 @@ async def test_a_stream_wants_a_key_with_the_scope_or_a_ticket_of_one(dsn: str) 
         }
         for target, start in ((f"{ORDERS}/stream", {"from": "earliest"}), (f"{BILLING}/stream", {})):
             for headers, status in (({}, 401), ({"authorization": f"Bearer {keys['publish']}"}, 403)):
-                async with httpx.AsyncClient(base_url=one.url, headers=headers) as stranger:
+                async with httpx.AsyncClient(base_url=one.url, headers=headers, timeout=60) as stranger:
                     assert (await stranger.get(target)).status_code == status
             one.http.headers["authorization"] = f"Bearer {keys['consume']}"
             async with one.events(target, **start) as events:

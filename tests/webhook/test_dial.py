@@ -25,7 +25,7 @@ LOOPBACK = Policy(ANY_PORT, (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_n
 
 
 def post(url: str) -> Request:
-    return Request(url, (), b"{}", 2000)
+    return Request(url, (), b"{}", 5000)
 
 
 class Names:

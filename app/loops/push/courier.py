@@ -183,7 +183,8 @@ class Courier:
                 await self.gate.succeeded()
                 await self.ledger.settle(leased, _settlement("discard", leased, answer, outcome.reason))
             case Throttle():
-                await self.gate.throttled(outcome.delay_ms, f"the endpoint answered {answer.status} with Retry-After")
+                asked = "" if answer.retry_after_ms is None else " with Retry-After"
+                await self.gate.throttled(outcome.delay_ms, f"the endpoint answered {answer.status}{asked}")
                 await self._return(leased, queue, place)
             case Pause():
                 await pause_group(self.db, self.group, outcome.reason)

@@ -165,7 +165,7 @@ class Dispatcher:
         self._patience = Patience(PATIENCE_MS)
         if self._stopped.is_set():
             self._patience.end()
-        demand = Demand(owner, wanted, lease_ms=self._shared.lease_ms)
+        demand = Demand(owner, wanted, lease_ms=self._shared.lease_ms, group_id=self._group_id)
         return await self._shared.puller.pull(self._key, demand, self._patience)
 
     async def _take(self, courier: Courier, pulled: Pulled) -> None:
@@ -179,7 +179,7 @@ class Dispatcher:
         if deadline is not None:
             ahead = (deadline - datetime.now(UTC)).total_seconds() - self._shared.lease_ms / 1000
             courier.clock_ahead_s = ahead
-        if pulled.group.id == self._group_id and pulled.group.config.delivery.mode == "push":
+        if pulled.group.config.delivery.mode == "push":
             _adopt(courier, pulled.group)
         else:
             courier.stop()
