@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 from bench.faults.context import Context, GroupInfo
 from bench.faults.delivery import LATE_EXECUTION, Delivery, claim_together, end_at_seeks, settle_all
@@ -92,7 +95,6 @@ class Picture:
         self.reads: dict[str, list[Event]] = defaultdict(list)
         self.audits: list[Event] = []
         self.groups: dict[str, GroupPicture] = {}
-        self.targets: dict[int, int] = {}  # by id of a seek that does not say where it led
         for (of, name), info in context.groups.items():
             if of == topic:
                 seeks = [s for s in context.seeks if s.group == name and s.topic == topic and s.part in (None, part)]
@@ -122,6 +124,16 @@ class Picture:
 
     def publish_of(self, value: str | None) -> Published | None:
         return self.published.get(value) if value is not None else None
+
+    @cached_property
+    def begun(self) -> tuple[list[int], list[int]]:
+        """When publishes were invoked, in order, and the last offset of those before each, and of all at the end."""
+        invoked = []
+        for offset, event in self.log.items():
+            published = self.publish_of(event.val)
+            invoked.append((published.t0 if published is not None else -1, offset))
+        invoked.sort()
+        return [at for at, _ in invoked], [0, *accumulate((offset for _, offset in invoked), max)]
 
     def asked(self, value: str | None, name: str) -> int | None:
         """What a message's publisher asked for: delayMs, ttlMs."""
@@ -214,14 +226,8 @@ def floor_of(picture: Picture, group: GroupPicture, until: int = NEVER) -> tuple
 def _target(picture: Picture, seek: Event) -> int:
     if seek.off is not None:
         return seek.off
-    if id(seek) not in picture.targets:
-        last = 0
-        for offset, event in picture.log.items():
-            published = picture.publish_of(event.val)
-            if published is None or published.t0 < latest_effect(seek):
-                last = max(last, offset)
-        picture.targets[id(seek)] = last + 1
-    return picture.targets[id(seek)]
+    times, lasts = picture.begun
+    return lasts[bisect_left(times, latest_effect(seek))] + 1
 
 
 def sections(group: GroupPicture) -> Iterator[tuple[Event | None, int, int]]:
