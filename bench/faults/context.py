@@ -14,6 +14,9 @@ Place = tuple[str, int]
 
 # How long after a fault, and the first success after it, a push may still suffer from it: everybody catches up.
 AFTERMATH = 5 * SECOND
+# A settle that took this long says that the machine stood still, or the database: as good as a fault to a push, whose
+# server has to settle and to renew within LOCK_TTL_MS.
+STANDSTILL = SECOND
 # While a client has vanished, a stream's messages run out and are claimed again no faster than this.
 SHORTEST_LEASE = SECOND
 LONGEST_VANISHED = 60 * SECOND
@@ -70,6 +73,7 @@ class Context:
     counts: Counter[str] = field(default_factory=Counter)
     places: Counter[Place] = field(default_factory=Counter)
     acknowledged: array[int] = field(default_factory=lambda: array("q"))
+    _slow: set[tuple[int, int]] = field(default_factory=set)
     begin: int = 2**63 - 1
     end: int = 0
     _troubles: list[int] = field(default_factory=list)
@@ -86,6 +90,8 @@ class Context:
             self.begin = min(self.begin, event.t0)
         if event.t1 < 2**62:
             self.end = max(self.end, event.t1)
+        if event.f == "ack" and event.t1 - event.t0 >= STANDSTILL:
+            self._slow.add((event.t0, event.t1))  # once for all that was settled together
         learn = getattr(self, f"_take_{event.f}", None)
         if learn is not None:
             learn(event)
@@ -99,14 +105,14 @@ class Context:
         self.faults.sort(key=lambda event: event.t0)
         self.seeks.sort(key=lambda event: event.t0)
         lasting = [event for event in (*self.faults, *self.recoveries) if not option(event, "hung")]
-        troubles = sorted(lasting, key=lambda event: event.t0)
-        self._troubles = [fault.t0 for fault in troubles]
-        self._lasting = list(accumulate((fault.t1 for fault in troubles), max))
+        troubles = sorted([*((event.t0, event.t1) for event in lasting), *self._slow])
+        self._troubles = [begin for begin, _ in troubles]
+        self._lasting = list(accumulate((end for _, end in troubles), max))
         for pulls in self.lost_pulls.values():
             pulls.sort()
 
     def troubled(self, begin: int, end: int) -> bool:
-        """Whether a fault, or what it left behind, fell into a time."""
+        """Whether a fault, what it left behind, or a standstill fell into a time."""
         before = bisect_right(self._troubles, end)
         return before > 0 and self._lasting[before - 1] + AFTERMATH >= begin
 
@@ -114,6 +120,21 @@ class Context:
         """How many pulls of a group lost their answer, of those invoked in a time."""
         pulls = self.lost_pulls.get((topic, group), [])
         return bisect_right(pulls, end) - bisect_left(pulls, begin)
+
+    def standstills(self) -> list[tuple[int, int]]:
+        """From when to when no settle came through at once, where no fault explains it."""
+        faults = sorted((fault.t0, fault.t1) for fault in (*self.faults, *self.recoveries))
+        begins, ends = [begin for begin, _ in faults], list(accumulate((end for _, end in faults), max))
+        found: list[tuple[int, int]] = []
+        for begin, end in sorted(self._slow):
+            before = bisect_right(begins, end)
+            if before > 0 and ends[before - 1] + AFTERMATH >= begin:
+                continue
+            if found and begin <= found[-1][1]:
+                found[-1] = found[-1][0], max(end, found[-1][1])
+            else:
+                found.append((begin, end))
+        return found
 
     def fault_windows(self) -> int:
         """In how many of its windows the nemesis broke anything."""

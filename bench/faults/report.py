@@ -82,6 +82,7 @@ def build(context: Context, findings: Findings, totals: Totals, seed: int) -> di
         "faults": len(context.faults),
         "faultsByName": {name: n for name, n in by_name.items() if not name.startswith(AT)},
         "failpoints": {name.removeprefix(AT): n for name, n in by_name.items() if name.startswith(AT)},
+        "standstillSeconds": [round((end - begin) / SECOND, 1) for begin, end in context.standstills()],
         "acknowledgedBeforeAKill": context.at_risk(),
         "recoverySeconds": {name: _quantiles(values) for name, values in sorted(alone.items())},
         "recoverySecondsAmongOthers": {name: _quantiles(values) for name, values in sorted(among_others.items())},
@@ -124,6 +125,7 @@ def text(verdict: Verdict, *, witnesses: int = 3) -> str:
         f"dead letters {facts['deadLetters']}, redriven {facts['redrives']}; seeks {facts['seeks']}",
         f"faults       {facts['faults']} in {facts['windows']} windows ({_pairs(facts['faultsByName'])})",
         f"failpoints   {_pairs(facts['failpoints'])}",
+        f"standstills  {len(facts['standstillSeconds'])} of no fault's making, {sum(facts['standstillSeconds']):.1f} s",
         f"at risk      {_pairs(facts['acknowledgedBeforeAKill'])} acknowledged before a kill",
     ]
     for name, values in facts["recoverySeconds"].items():

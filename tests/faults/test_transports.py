@@ -48,6 +48,18 @@ def test_a_push_that_was_answered_comes_again_only_after_a_fault() -> None:
 
     assert found(PUSHED, *pushes, fault(1, 2)) == {("I12", "acknowledged redelivered")}
     assert not found(PUSHED, *pushes, fault(19, 20.05))
+    assert not found(PUSHED, *pushes, fault(20.9, 22))  # before it was settled
+    assert found(PUSHED, *pushes, fault(21.2, 22)) == {("I12", "acknowledged redelivered")}
+
+
+def test_a_machine_that_stands_still_is_as_good_as_a_fault_to_a_push() -> None:
+    pushes = [deliver(20), settle("ack", 20.1, 20), deliver(23, 2), settle("ack", 23.1, 23)]
+
+    def elsewhere(seconds: float) -> Event:
+        return Event(f="ack", topic="t", group="other", part=0, tok="other", t0=at(20.2), t1=at(20.2 + seconds))
+
+    assert ("I12", "acknowledged redelivered") in found(PUSHED, *pushes, elsewhere(0.9))
+    assert not found(PUSHED, *pushes, elsewhere(1.1))
 
 
 def test_a_fault_explains_no_more_repeats_than_were_under_way() -> None:
