@@ -21,7 +21,8 @@ from bench.faults.points import Points
 
 RECOVERY_TIMEOUT_S = 60.0
 QUIET = 0.25
-FAILPOINT, FAILPOINT_INSIDE = "failpoint", "failpoint inside"
+# The second kills no replica.
+FAILPOINT, SPARING_FAILPOINT = "failpoint", "sparing failpoint"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
 REST_S, LONG_REST_S = (0.5, 1.6), (2.5, 5.0)
@@ -102,8 +103,7 @@ class Nemesis:
             names = [self._spare.choice(lasting) if name in ENDING and lasting else name for name in names]
         share = LONG_FAILPOINTS if self.is_long else FAILPOINTS
         if self.points is not None and self.random.random() < share:
-            is_inside = self.points.draw_inside() or self._turn.locked()
-            names.append(FAILPOINT_INSIDE if is_inside else FAILPOINT)
+            names.append(SPARING_FAILPOINT if self._turn.locked() else FAILPOINT)
         self.current = " + ".join(names)
         for name in names:
             task = asyncio.create_task(self._one(name))
@@ -135,8 +135,8 @@ class Nemesis:
         self.recorder.invoke([event])
         self._firing.set(event)
         try:
-            if name in (FAILPOINT, FAILPOINT_INSIDE):
-                await self._hit(event, is_inside=name == FAILPOINT_INSIDE)
+            if name in (FAILPOINT, SPARING_FAILPOINT):
+                await self._hit(event, may_kill=name == FAILPOINT)
             else:
                 await self._acts[name](self, self.random.uniform(0.5, 2.0))
         except (*AWAY, ValueError, psutil.Error):
@@ -164,11 +164,11 @@ class Nemesis:
             self._measuring.add(task)
             task.add_done_callback(self._measuring.discard)
 
-    async def _hit(self, event: Event, *, is_inside: bool) -> None:
+    async def _hit(self, event: Event, *, may_kill: bool) -> None:
         assert self.points is not None
-        point = self.points.next(is_inside=is_inside)
+        point = self.points.next()
         event.val = f"at {point}"
-        event.t0, died = await self.points.hit(point)
+        event.t0, died = await self.points.hit(point, may_kill=may_kill)
         event.data, event.t1 = {"kill": died}, now()
         self.struck(event.t0)
         if died:

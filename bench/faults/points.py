@@ -30,23 +30,20 @@ class Points:
         self._random = random.Random(seed)
         self._provoked = provoked
         self._doing: set[asyncio.Task[None]] = set()
-        self._orders: dict[bool, list[str]] = {True: [], False: []}
+        self._order: list[str] = []
+        self._missed: set[str] = set()
 
-    def next(self, *, is_inside: bool) -> str:
-        """Of those inside the database, or of the replicas': each comes once before any comes again."""
-        order = self._orders[is_inside]
-        if not order:
-            order += inside.INSIDE if is_inside else failpoints.ALL
-            self._random.shuffle(order)
-        return order.pop()
+    def next(self) -> str:
+        """Each comes once before any comes again, and once more where nobody came by the last time."""
+        if not self._order:
+            self._order = [*inside.INSIDE, *failpoints.ALL, *sorted(self._missed)]
+            self._missed.clear()
+            self._random.shuffle(self._order)
+        return self._order.pop()
 
-    def draw_inside(self) -> bool:
-        """Seldom: they also stand in for the others while a replica comes back."""
-        return self._random.random() < 0.08
-
-    async def hit(self, name: str) -> tuple[int, bool]:
-        """When it was hit, in nanoseconds, and whether a process died of it. Raises TimeoutError if nobody came by."""
-        dies = name in inside.INSIDE or self._random.random() < DIES
+    async def hit(self, name: str, *, may_kill: bool) -> tuple[int, bool]:
+        """When it was hit, in nanoseconds, and whether a replica died of it. Raises TimeoutError if nobody came by."""
+        dies = name in inside.INSIDE or (may_kill and self._random.random() < DIES)
         seconds = 0.0 if dies else self._random.choice(STANDS_STILL_S)
         folder = inside.folder_of(self._cluster) if name in inside.INSIDE else self._cluster.points
         armed, found = folder / name, folder / f"{name}.hit"
@@ -71,6 +68,7 @@ class Points:
             if (moment := _moment(found)) is not None:
                 return moment
             await asyncio.sleep(0.02)
+        self._missed.add(name)
         raise TimeoutError(name)
 
     async def finished(self) -> None:
