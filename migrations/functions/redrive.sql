@@ -1,6 +1,7 @@
 -- Gives dead letters a full new budget: back among the deferred, behind what is in flight for their key, with their
 -- own copy of the message, so that it does not matter whether the log still has it. One that the group has before it
 -- again anyway, because of a seek, only leaves the dead letters; but what retention took, the cursor will step over.
+-- Its time to live goes on: past it, the next claim counts it as expired.
 -- Returns how many there were.
 create or replace function redrive(p bigint, g int, wanted bigint[])
 returns int
@@ -20,8 +21,9 @@ begin
         where l.partition_id = p and l.group_id = g and l."offset" = any (wanted) returning l.*),
     back as (
         insert into deferred as d
-            (partition_id, group_id, "offset", key, state, redriven, published_at, meta, payload)
-        select p, g, x."offset", x.key, 'held', true, x.published_at, x.meta, x.payload
+            (partition_id, group_id, "offset", key, state, redriven, published_at, meta, payload, expires_at)
+        select p, g, x."offset", x.key, 'held', true, x.published_at, x.meta, x.payload,
+               x.published_at + make_interval(secs => (x.meta ->> 'ttlMs')::bigint / 1000.0)
         from gone x
         where x."offset" < passed_to
           and not exists (select from leases l

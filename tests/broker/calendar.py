@@ -9,6 +9,7 @@ END_LEASES = """
 """
 MAKE_DUE = "update deferred set due_at = clock_timestamp() - interval '1 millisecond' where state <> 'held'"
 AGE = "update batches set published_at = published_at - make_interval(secs => $1 / 1000.0)"
+AGE_LETTERS = "update dead_letters set published_at = published_at - make_interval(secs => $1 / 1000.0)"
 AGE_DEFERRED = """
     update deferred set expires_at = expires_at - make_interval(secs => $1 / 1000.0),
                         due_at = due_at - make_interval(secs => $1 / 1000.0)
@@ -29,3 +30,4 @@ async def pass_time(db: Database, milliseconds: int) -> None:
     """Everything was published so much earlier, and what is scheduled comes so much sooner. Leases stay."""
     await db.execute(AGE, milliseconds)
     await db.execute(AGE_DEFERRED, milliseconds)
+    await db.execute(AGE_LETTERS, milliseconds)

@@ -11,7 +11,7 @@ from app.domain.group import Retries
 from app.domain.topic import Retention, TopicConfig
 from app.storage import retention
 from app.storage.dead_letters import list_dead_letters
-from tests.broker.calendar import make_due
+from tests.broker.calendar import make_due, pass_time
 from tests.broker.world import Replica, texts
 
 Pair = tuple[Replica, Replica]
@@ -56,6 +56,18 @@ async def test_a_redriven_letter_has_a_full_budget_also_where_the_log_no_longer_
         await make_due(one.db)
     assert (await one.stats()).letters == 1
     assert await one.lag() == 0
+
+
+async def test_a_letter_that_is_redriven_past_its_ttl_is_expired(replica: Replica) -> None:
+    await replica.topic()
+    group = await replica.group(retries=TWICE)
+    await replica.publish("k:1", ttl_ms=60_000)
+    await replica.publish("k:2", ttl_ms=600_000)
+    await buried(replica, 2)
+    await pass_time(replica.db, 61_000)
+    assert await redrive_all(replica.db, replica.wakeups, group) == 2
+    assert texts(await replica.pull()) == ["k:2"]
+    assert (await replica.stats()).total("expired") == 1
 
 
 @pytest.mark.parametrize("everything", [False, True])
