@@ -174,15 +174,12 @@ class GroupAnswer(Answer):
     @classmethod
     def of(cls, group: Group, **more: Any) -> GroupAnswer:
         shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(group.config, delivery=domain.Delivery()))
-        since, reason = group.paused_since, group.pause_reason
-        if since is None and group.topic_paused_since is not None:
-            since, reason = group.topic_paused_since, "the topic is paused"
         return cls(
             **shown | {"delivery": DeliveryAnswer.of(group.config.delivery)},
             name=group.name,
             topic=group.topic,
             paused=group.paused,
-            pause=Pause.of(since, reason),
+            pause=Pause.of(*group.pause),
             created_at=group.created_at,
             updated_at=group.updated_at,
             **more,

@@ -99,13 +99,11 @@ class GroupStatsAnswer(Answer):
     @classmethod
     def of(cls, stats: GroupStats) -> Self:
         group = stats.group
-        since = group.paused_since or group.topic_paused_since
-        reason = group.pause_reason if group.paused_since else ("the topic is paused" if since else None)
         counted = ("lag", "ahead", "retrying", "held", "delayed", "dead", "acked", "discarded", "filtered",
                    "filter_errors", "expired", "lost")  # fmt: skip
         return cls(
             group=group.name, in_flight=stats.total("leased"), consumers=stats.consumers, paused=group.paused,
-            pause=Pause.of(since, reason), endpoint=EndpointAnswer.of(stats.endpoint, group.config.delivery),
+            pause=Pause.of(*group.pause), endpoint=EndpointAnswer.of(stats.endpoint, group.config.delivery),
             oldest_unsettled_age_ms=stats.oldest_unsettled_age_ms,
             partitions=[PartitionStats.of(standing) for standing in stats.standings],
             **{name: stats.total(name) for name in counted},

@@ -111,7 +111,8 @@ def _request(came: _Came, group: str | None, to: str, secret: str | None, timeou
     now, topic_id = datetime.now(UTC), topic_of(place.partition_id)
     as_pushed = Group(
         id=0, topic_id=topic_id, topic=came.topic, name=group or "", config=config, partitions=1, version=1,
-        paused_since=None, pause_reason=None, topic_paused_since=None, created_at=now, updated_at=now,
+        paused_since=None, pause_reason=None, topic_paused_since=None, topic_pause_reason=None, created_at=now,
+        updated_at=now,
     )  # fmt: skip
     message = Message(place.partition_id, came.offset, came.published_at, came.key, meta, payload)
     return delivery_request(

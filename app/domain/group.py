@@ -114,6 +114,7 @@ class Group(msgspec.Struct, frozen=True):
     paused_since: datetime | None
     pause_reason: str | None
     topic_paused_since: datetime | None
+    topic_pause_reason: str | None
     created_at: datetime
     updated_at: datetime
     retention: Retention = Retention()
@@ -126,3 +127,11 @@ class Group(msgspec.Struct, frozen=True):
     @property
     def paused(self) -> bool:
         return self.paused_since is not None or self.topic_paused_since is not None
+
+    @property
+    def pause(self) -> tuple[datetime | None, str | None]:
+        """Since when nothing is delivered, and why: its own pause, else its topic's."""
+        if self.paused_since is not None or self.topic_paused_since is None:
+            return self.paused_since, self.pause_reason
+        said = "" if self.topic_pause_reason is None else f": {self.topic_pause_reason}"
+        return self.topic_paused_since, f"the topic is paused{said}"

@@ -20,7 +20,7 @@ from app.storage.vault import Change, Vault
 
 COLUMNS = """
 g.id, t.id as topic_id, t.name as topic, g.name, g.config, t.partitions, g.version, g.paused_since, g.pause_reason,
-t.paused_since as topic_paused_since, g.created_at, g.updated_at,
+t.paused_since as topic_paused_since, t.pause_reason as topic_pause_reason, g.created_at, g.updated_at,
 t.config -> 'retention' as retention"""
 
 _decode_config = msgspec.json.Decoder(GroupConfig).decode

@@ -23,6 +23,7 @@ async def test_a_pause_says_since_when_and_why_until_it_is_resumed(client: httpx
     stats = (await client.get(f"{GROUP}/stats")).json()
     assert stats["paused"] is True
     assert set(stats["pause"]) == {"reason", "since"}
+    assert stats["pause"]["reason"] == ("the topic is paused: still" if what == TOPIC else "still")
     assert (await client.post(f"{GROUP}/pull", json={})).json() == {"messages": [], "empty": "paused"}
     await published(client, 2)
     answer = await client.post(f"{what}/resume")

@@ -96,7 +96,7 @@ async def test_s21_a_huge_answer_is_cut_short_and_the_attempt_is_stored(dsn: str
 def test_s40_an_old_delivery_does_not_verify_again_and_a_retry_keeps_its_id() -> None:
     delivery = Delivery(mode="push", url="https://example.com/", secret=SECRET)
     now = datetime.now(UTC)
-    group = Group(1, 1, "orders", "hooks", GroupConfig(delivery=delivery), 1, 1, None, None, None, now, now)
+    group = Group(1, 1, "orders", "hooks", GroupConfig(delivery=delivery), 1, 1, None, None, None, None, now, now)
     message = Message(partition_id(1, 0), 1, now, None, None, b'{"a":1}')
 
     def sent(at: datetime) -> dict[str, str]:

@@ -31,7 +31,7 @@ def group(**delivery: Any) -> Group:
     config = GroupConfig(delivery=Delivery(**settings), retries=Retries(max=4), ack_timeout_ms=12_345)
     return Group(
         id=7, topic_id=3, topic="orders", name="billing", config=config, partitions=4, version=1, paused_since=None,
-        pause_reason=None, topic_paused_since=None, created_at=NOW, updated_at=NOW,
+        pause_reason=None, topic_paused_since=None, topic_pause_reason=None, created_at=NOW, updated_at=NOW,
     )  # fmt: skip
 
 
