@@ -97,7 +97,8 @@ class GroupForm(Form):
     max_in_flight: int = Field(10_000, ge=1, le=1_000_000)
     """Messages out for delivery at a time, over all consumers; of a push group by default its concurrency."""
     filter: str | None = Field(None, max_length=MAX_LENGTH, examples=["message.total > 100"])
-    """CEL over message, key, headers and meta: only what it is true of is delivered."""
+    """CEL over message, key, headers and meta: only what it is true of is delivered. A change counts for what the
+    group comes to from then on, and not for what it holds back or retries."""
     start_from: Place = Field("latest", examples=["earliest"])
     """Where a new group begins: earliest, latest, an ISO 8601 time or an offset. Later it means nothing."""
     ack_mode: Literal["auto", "manual"] = "auto"

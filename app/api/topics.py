@@ -44,7 +44,8 @@ Tag = Annotated[str, AfterValidator(_tag), Field(json_schema_extra={"minLength":
 
 class Distribution(Form):
     partitions: int = Field(1, ge=1, le=MAX_PARTITIONS)
-    """Can be raised, never lowered. Left out, it stays as it is; the default is the server's."""
+    """Can be raised, never lowered; then most keys go to another partition, and are not in order with what they
+    published before. Left out, it stays as it is; the default is the server's."""
     partition_key: str | None = Field(None, max_length=MAX_LENGTH, examples=["message.orderId"])
     """CEL over message, key, headers and meta: the key of messages published without one."""
 
