@@ -28,7 +28,7 @@ from app.webhook.send import Sender
 
 # A claim waits until this part of the slots is free, yet not for long: what is there may be all there will be.
 GOOD_PART = 4
-GATHER_S = 0.005
+GATHER_S = 0.01
 PATIENCE_MS = 30_000
 MAX_CLAIM = 1000
 # While nothing may be sent: how long another replica's news may take to be heard.
@@ -57,6 +57,7 @@ class Dispatcher:
         self._key = pushed.namespace_id, pushed.topic, pushed.name
         self._group_id = pushed.group_id
         self._shared = shared
+        self._clock = asyncio.get_running_loop().time
         self._stopped = asyncio.Event()
         self._patience: Patience | None = None
         self._courier: Courier | None = None
@@ -152,13 +153,15 @@ class Dispatcher:
             most = int(rate.burst(gate.per_second)) - gate.waiting
         hand.freed.clear()
         free = min(config.concurrency - len(hand.held), most)
-        if free >= min(good, most) > 0:
-            return free
         if free <= 0:
             await wait_for(hand.freed, LOOK_AGAIN_S if gate.per_second is None else 1 / gate.per_second)
             return 0
-        await asyncio.sleep(GATHER_S)
-        return min(config.concurrency - len(hand.held), most)
+        until = self._clock() + GATHER_S
+        while free < min(good, most) and (left := until - self._clock()) > 0:
+            hand.freed.clear()
+            await wait_for(hand.freed, left)
+            free = min(config.concurrency - len(hand.held), most)
+        return free
 
     async def _pull(self, wanted: int) -> Pulled:
         owner = f"push:{self._shared.replica_id}:{self._group_id}"

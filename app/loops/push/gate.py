@@ -37,6 +37,7 @@ class Gate:
         self._clock = asyncio.get_running_loop().time
         self._seen = Seen(Endpoint(), 0)
         self._seen_at = float("-inf")
+        self._is_clear = True  # as of what was seen: no wait begins by itself
         self._failures: list[tuple[str, str]] = []
         self._reporting = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -64,6 +65,8 @@ class Gate:
         return self._seen.endpoint.wait_ms(self.now) if self._seen_at > 0 else 0
 
     def is_shut(self, message: str) -> bool:
+        if self._is_clear:
+            return False
         breaker = self._seen.endpoint.breaker
         return self.wait_ms() > 0 and breaker.probe != message
 
@@ -110,7 +113,7 @@ class Gate:
     async def throttled(self, delay_ms: int, reason: str) -> None:
         # Here at once, whatever becomes of the database.
         mine = endpoints.throttled(self._seen.endpoint, delay_ms, reason, self.now)
-        self._seen = Seen(mine, self._seen.now)
+        self._seen, self._is_clear = Seen(mine, self._seen.now), False
         await self._told(lambda endpoint, now: endpoints.throttled(endpoint, delay_ms, reason, now))
 
     async def abandoned(self, message: str) -> None:
@@ -155,3 +158,4 @@ class Gate:
 
     def _note(self, seen: Seen) -> None:
         self._seen, self._seen_at = seen, self._clock()
+        self._is_clear = seen.endpoint.wait_ms(seen.now) == 0
