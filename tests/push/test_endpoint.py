@@ -96,6 +96,16 @@ async def test_a_receiver_can_ask_for_a_pause_with_any_status(world: World) -> N
     assert (await world.stats())["pause"]["reason"] == "the endpoint asked for a pause"
 
 
+async def nothing_on_the_way(world: World) -> None:
+    """A replica's picture of an endpoint may be of 50 ms ago, and a request that it allowed be sent a little later."""
+
+    async def none_in_flight() -> bool:
+        return bool((await world.stats())["inFlight"] == 0)
+
+    await asyncio.sleep(0.5)
+    await wait_until(none_in_flight)
+
+
 async def test_the_breaker_opens_and_what_waits_keeps_its_attempts_until_the_endpoint_is_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +118,7 @@ async def test_the_breaker_opens_and_what_waits_keeps_its_attempts_until_the_end
     told = (await world.stats())["endpoint"]
     assert told["reason"] == "the endpoint answered 500"
     assert told["since"] is not None
+    await nothing_on_the_way(world)
     sent = len(world.receiver.requests)
     assert sent <= 6  # five in a row, and perhaps one that was on the way
     world.receiver.behave(answer(200))
@@ -129,12 +140,7 @@ async def test_while_the_breaker_is_open_one_probe_goes_out_at_a_time(
     world.receiver.behave(answer(500))
     await world.publish(*(str(number) for number in range(30)))
     await becomes(world, "open")
-
-    async def nothing_is_on_the_way() -> bool:
-        return bool((await world.stats())["inFlight"] == 0)
-
-    await asyncio.sleep(0.5)  # a replica's picture of it may be of 50 ms ago
-    await wait_until(nothing_is_on_the_way)
+    await nothing_on_the_way(world)
     sent = len(world.receiver.requests)
     await world.receiver.received(sent + 1)
     await asyncio.sleep(1)  # it stays open for eight seconds now
