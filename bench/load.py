@@ -114,26 +114,34 @@ async def delay(
     poison: str = "",
     keys: int = 50,
 ) -> Result:
-    """From the publish of a message to its arrival at a waiting pull. ``poison``: a key that is nacked for ever."""
+    """From the publish of a message to its arrival at a waiting pull: what came is settled beside the next pull, over a
+    connection of its own. ``poison``: a key that is nacked for ever."""
     latencies: list[float] = []
     publisher, puller, settler = [await Client.open(url) for url in (publish_url, pull_url, pull_url)]
     done = asyncio.Event()
+    came: asyncio.Queue[tuple[str, list[bytes]] | None] = asyncio.Queue()
+
+    async def settle() -> None:
+        while (ended := await came.get()) is not None:
+            verb, ids = ended
+            await settler.post(f"{group}/{verb}", ack_body(ids))
 
     async def receive() -> None:
         while not done.is_set():
             answer = json.loads(await puller.post(f"{group}/pull", b'{"max":100,"waitMs":1000,"consumer":"c"}'))
             now = time.time()
-            good, bad = [], []
+            good: list[bytes] = []
+            bad: list[bytes] = []
             for message in answer["messages"]:
                 (bad if message["key"] == poison else good).append(message["ackId"].encode())
                 if message["key"] != poison:
                     latencies.append(now - message["message"]["at"])
-            if good:
-                await settler.post(f"{group}/ack", ack_body(good))
-            if bad:
-                await settler.post(f"{group}/nack", ack_body(bad))
+            for verb, ids in (("ack", good), ("nack", bad)):
+                if ids:
+                    came.put_nowait((verb, ids))
+        came.put_nowait(None)
 
-    receiving = asyncio.ensure_future(receive())
+    working = asyncio.gather(receive(), settle())
     await asyncio.sleep(0.5)
     began = time.perf_counter()
     for n in range(int(rate * seconds)):
@@ -143,7 +151,7 @@ async def delay(
         await publisher.post(f"{topic}/messages/batch", json.dumps({"messages": [message]}).encode())
     await asyncio.sleep(1)
     done.set()
-    await receiving
+    await working
     return {"messages": len(latencies), **percentiles(latencies)}
 
 
