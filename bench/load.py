@@ -125,6 +125,7 @@ async def delay(
         while (ended := await came.get()) is not None:
             verb, ids = ended
             await settler.post(f"{group}/{verb}", ack_body(ids))
+            came.task_done()
 
     async def receive() -> None:
         while not done.is_set():
@@ -139,6 +140,8 @@ async def delay(
             for verb, ids in (("ack", good), ("nack", bad)):
                 if ids:
                     came.put_nowait((verb, ids))
+            if bad:
+                await came.join()  # what is pulled of the key before it is nacked, the nack takes back
         came.put_nowait(None)
 
     working = asyncio.gather(receive(), settle())
