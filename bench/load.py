@@ -124,8 +124,10 @@ async def delay(
     async def settle() -> None:
         while (ended := await came.get()) is not None:
             verb, ids = ended
-            await settler.post(f"{group}/{verb}", ack_body(ids))
-            came.task_done()
+            status, answer = await settler.request("POST", f"{group}/{verb}", ack_body(ids))
+            # What was pulled of a key before it was nacked, the nack has taken back.
+            if status != 200 and (status, verb) != (409, "nack"):
+                raise RuntimeError(f"{verb}: {status} {answer[:500]!r}")
 
     async def receive() -> None:
         while not done.is_set():
@@ -140,8 +142,6 @@ async def delay(
             for verb, ids in (("ack", good), ("nack", bad)):
                 if ids:
                     came.put_nowait((verb, ids))
-            if bad:
-                await came.join()  # what is pulled of the key before it is nacked, the nack takes back
         came.put_nowait(None)
 
     working = asyncio.gather(receive(), settle())
