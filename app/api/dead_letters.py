@@ -97,7 +97,8 @@ async def list_all(
 @router.post("/retry", operation_id="retryDeadLetters", summary="Retry all dead letters", responses=problems(404, 503))
 @needs("manage")
 async def retry_all(topic: TopicName, group: GroupName, parts: TheParts, caller: TheCaller) -> Requeued:
-    """Each gets a full new budget of attempts, also where the log no longer has the message."""
+    """Each gets a full new budget of attempts, also where the log no longer has the message. Those past their ttlMs
+    stay where they are, and are not counted."""
     known = await read_group(parts.db, caller.namespace.id, topic, group)
     return Requeued(requeued=await redrive.redrive_all(parts.db, parts.wakeups, known))
 
@@ -129,7 +130,7 @@ async def delete(topic: TopicName, group: GroupName, messageId: str, parts: TheP
 )
 @needs("manage")
 async def retry(topic: TopicName, group: GroupName, messageId: str, parts: TheParts, caller: TheCaller) -> Requeued:  # noqa: N803
-    """It gets a full new budget of attempts, also where the log no longer has the message."""
+    """It gets a full new budget of attempts, also where the log no longer has the message. Past its ttlMs it stays
+    where it is, and ``requeued`` is 0."""
     known = await read_group(parts.db, caller.namespace.id, topic, group)
-    await redrive.redrive(parts.db, parts.wakeups, known, messageId)
-    return Requeued(requeued=1)
+    return Requeued(requeued=await redrive.redrive(parts.db, parts.wakeups, known, messageId))

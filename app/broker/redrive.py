@@ -17,20 +17,23 @@ from app.telemetry import log
 AT_ONCE = 500
 
 
-async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str) -> None:
-    """Raises DeadLetterNotFound."""
+async def redrive(db: Database, wakeups: Wakeups, group: Group, message_id: str) -> int:
+    """Returns how many: none where it is past its ttlMs, and stays a dead letter. Raises DeadLetterNotFound."""
     letter = await find_dead_letter(db, group, message_id)
     await trim_for(db, group)  # else what the log is about to lose would be left for the group to find there
     if not await dead_letters.redrive(db, letter.partition_id, group.id, [letter.offset]):
-        raise DeadLetterNotFound.of(message_id)
+        await find_dead_letter(db, group, message_id)
+        return 0
     failpoints.hit(failpoints.REDRIVEN)
     metrics.redriven.inc()
     log.info("redriven", topic=group.topic, group=group.name, count=1)
     wakeups.freed(group.id, (letter.partition_id,))
+    return 1
 
 
 async def redrive_all(db: Database, wakeups: Wakeups, group: Group) -> int:
-    """Every letter there is now, oldest first; returns how many. What dies again meanwhile is not among them."""
+    """Every letter there is now and that may still be delivered, oldest first; returns how many. What dies again
+    meanwhile is not among them."""
     await trim_for(db, group)
     async with db.connection() as connection:
         until = await clock(connection)

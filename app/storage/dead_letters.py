@@ -67,6 +67,8 @@ OFFSETS = """
     select partition_id, array_agg("offset") from (
         select partition_id, "offset" from dead_letters
         where group_id = $1 and dead_at <= $2
+          and (published_at + make_interval(secs => (meta ->> 'ttlMs')::bigint / 1000.0) <= clock_timestamp())
+              is not true
         order by dead_at, partition_id, "offset" limit $3) oldest
     group by partition_id order by partition_id
 """
@@ -75,7 +77,7 @@ OFFSETS = """
 async def oldest_dead_letters(
     db: Database, group_id: int, *, until: datetime, limit: int
 ) -> list[tuple[int, Sequence[int]]]:
-    """Offsets by partition id of the oldest letters that died up to ``until``."""
+    """Offsets by partition id of the oldest letters that died up to ``until`` and are not past their ttlMs."""
     return [(row[0], row[1]) for row in await db.fetch(OFFSETS, group_id, until, limit)]
 
 
@@ -83,6 +85,6 @@ REDRIVE = "select redrive($1, $2, $3)"
 
 
 async def redrive(db: Database, partition_id: int, group_id: int, offsets: Sequence[int]) -> int:
-    """Gives letters a full new budget; returns how many there were."""
+    """Gives letters a full new budget; returns how many. What is past its ttlMs stays as it is."""
     redriven: int = await on_collision_again(lambda: db.fetchval(REDRIVE, partition_id, group_id, offsets))
     return redriven

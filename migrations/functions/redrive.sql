@@ -1,8 +1,8 @@
 -- Gives dead letters a full new budget: back among the deferred, behind what is in flight for their key, with their
 -- own copy of the message, so that it does not matter whether the log still has it. One that the group has before it
 -- again anyway, because of a seek, only leaves the dead letters; but what retention took, the cursor will step over.
--- Its time to live goes on: past it, the next claim counts it as expired.
--- Returns how many there were.
+-- Its time to live goes on; past it, it is never delivered, so it stays among the dead letters, where it can be read.
+-- Returns how many were given back.
 create or replace function redrive(p bigint, g int, wanted bigint[])
 returns int
 language plpgsql as $$
@@ -18,7 +18,10 @@ begin
     perform from leases l where l.partition_id = p and l.group_id = g order by l.id, l.deadline for update;
     with gone as (
         delete from dead_letters l
-        where l.partition_id = p and l.group_id = g and l."offset" = any (wanted) returning l.*),
+        where l.partition_id = p and l.group_id = g and l."offset" = any (wanted)
+          and (l.published_at + make_interval(secs => (l.meta ->> 'ttlMs')::bigint / 1000.0) <= clock_timestamp())
+              is not true
+        returning l.*),
     back as (
         insert into deferred as d
             (partition_id, group_id, "offset", key, state, redriven, published_at, meta, payload, expires_at)

@@ -1,4 +1,4 @@
-"""A dead letter that is retried past its ttlMs is expired, as any other message is, and not delivered."""
+"""A dead letter past its ttlMs is not delivered again: it stays one. One that is retried before expires in time."""
 
 from alembic import op
 

@@ -8,6 +8,7 @@ from app.broker.redrive import delete_dead_letter, redrive, redrive_all
 from app.broker.seek import seek
 from app.domain.errors import DeadLetterNotFound
 from app.domain.group import Retries
+from app.domain.message import id_prefix
 from app.domain.topic import Retention, TopicConfig
 from app.storage import retention
 from app.storage.dead_letters import list_dead_letters
@@ -58,16 +59,31 @@ async def test_a_redriven_letter_has_a_full_budget_also_where_the_log_no_longer_
     assert await one.lag() == 0
 
 
-async def test_a_letter_that_is_redriven_past_its_ttl_is_expired(replica: Replica) -> None:
+async def test_a_letter_past_its_ttl_is_not_delivered_again_and_stays(replica: Replica) -> None:
     await replica.topic()
     group = await replica.group(retries=TWICE)
     await replica.publish("k:1", ttl_ms=60_000)
     await replica.publish("k:2", ttl_ms=600_000)
     await buried(replica, 2)
     await pass_time(replica.db, 61_000)
-    assert await redrive_all(replica.db, replica.wakeups, group) == 2
+    assert await redrive_all(replica.db, replica.wakeups, group) == 1
+    (late,) = await list_dead_letters(replica.db, group.id, after=None, limit=10)
+    message_id = f"{id_prefix(late.partition_id, late.published_at)}{late.offset:x}"
+    assert await redrive(replica.db, replica.wakeups, group, message_id) == 0
     assert texts(await replica.pull()) == ["k:2"]
-    assert (await replica.stats()).total("expired") == 1
+    assert (await replica.stats()).letters == 1
+
+
+async def test_a_letter_that_is_redriven_still_expires(replica: Replica) -> None:
+    await replica.topic()
+    group = await replica.group(retries=TWICE)
+    (published,) = await replica.publish("k:1", ttl_ms=60_000)
+    await buried(replica, 1)
+    assert await redrive(replica.db, replica.wakeups, group, published.id) == 1
+    await pass_time(replica.db, 61_000)
+    assert await replica.pull() == []
+    stats = await replica.stats()
+    assert (stats.total("expired"), stats.letters, await replica.lag()) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("everything", [False, True])
