@@ -159,7 +159,8 @@ class Dispatcher:
         until = self._clock() + GATHER_S
         while free < min(good, most) and (left := until - self._clock()) > 0:
             hand.freed.clear()
-            await wait_for(hand.freed, left)
+            if not await wait_for(hand.freed, min(left, GATHER_S / 2)):
+                break  # what else is in hand may hang
             free = min(config.concurrency - len(hand.held), most)
         return free
 
