@@ -14,9 +14,11 @@ Place = tuple[str, int]
 
 # How long after a fault, and the first success after it, a push may still suffer from it: everybody catches up.
 AFTERMATH = 5 * SECOND
-# A settle that took this long says that the machine stood still, or the database: as good as a fault to a push, whose
-# server has to settle and to renew within LOCK_TTL_MS.
+# A settle that took this long, or was given up after it, says that the machine stood still, or the database: as good as
+# a fault to a push, whose server has to settle and to renew within LOCK_TTL_MS.
 STANDSTILL = SECOND
+# What was settled together differs by less, and is one.
+ROUGHLY = 10 * MS
 # While a client has vanished, a stream's messages run out and are claimed again no faster than this.
 SHORTEST_LEASE = SECOND
 LONGEST_VANISHED = 60 * SECOND
@@ -90,8 +92,8 @@ class Context:
             self.begin = min(self.begin, event.t0)
         if event.t1 < 2**62:
             self.end = max(self.end, event.t1)
-        if event.f == "ack" and event.t1 - event.t0 >= STANDSTILL:
-            self._slow.add((event.t0, event.t1))  # once for all that was settled together
+            if event.f == "ack" and event.t1 - event.t0 >= STANDSTILL:
+                self._slow.add((event.t0 // ROUGHLY * ROUGHLY, event.t1 // ROUGHLY * ROUGHLY))
         learn = getattr(self, f"_take_{event.f}", None)
         if learn is not None:
             learn(event)
@@ -122,8 +124,8 @@ class Context:
         return bisect_right(pulls, end) - bisect_left(pulls, begin)
 
     def standstills(self) -> list[tuple[int, int]]:
-        """From when to when no settle came through at once, where no fault explains it."""
-        faults = sorted((fault.t0, fault.t1) for fault in (*self.faults, *self.recoveries))
+        """From when to when settles took that long, or were given up, where no fault explains it."""
+        faults = sorted((each.t0, each.t1) for each in (*self.faults, *self.recoveries) if not option(each, "hung"))
         begins, ends = [begin for begin, _ in faults], list(accumulate((end for _, end in faults), max))
         found: list[tuple[int, int]] = []
         for begin, end in sorted(self._slow):

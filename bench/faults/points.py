@@ -32,6 +32,7 @@ class Points:
         self._doing: set[asyncio.Task[None]] = set()
         self._order: list[str] = []
         self._missed: set[str] = set()
+        self._armed: set[str] = set()
 
     def next(self) -> str:
         """Each comes once before any comes again, and once more where nobody came by the last time."""
@@ -39,7 +40,8 @@ class Points:
             self._order = [*inside.INSIDE, *failpoints.ALL, *sorted(self._missed)]
             self._missed.clear()
             self._random.shuffle(self._order)
-        return self._order.pop()
+        free = [at for at, name in enumerate(self._order) if name not in self._armed]
+        return self._order.pop(free[-1] if free else -1)
 
     async def hit(self, name: str, *, may_kill: bool) -> tuple[int, bool]:
         """When it was hit, in nanoseconds, and whether a replica died of it. Raises TimeoutError if nobody came by."""
@@ -48,12 +50,14 @@ class Points:
         folder = inside.folder_of(self._cluster) if name in inside.INSIDE else self._cluster.points
         armed, found = folder / name, folder / f"{name}.hit"
         found.unlink(missing_ok=True)
+        self._armed.add(name)
         waiting = folder / f"{name}.arming"
         waiting.write_text(str(seconds))
         waiting.rename(armed)
         try:
             return await self._until_hit(name, found), dies and name not in inside.INSIDE
         finally:
+            self._armed.discard(name)
             armed.unlink(missing_ok=True)
             found.unlink(missing_ok=True)
 

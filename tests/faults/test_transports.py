@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.faults.checker import check_events
-from bench.faults.history import MS, SECOND, Event
+from bench.faults.history import MS, NEVER, SECOND, Event
 
 START = 1000 * SECOND
 RULES = {"ordering": "key", "maxAttempts": 4, "ackTimeoutMs": 3000, "strategy": "fixed", "baseDelay": 100}
@@ -55,11 +55,19 @@ def test_a_push_that_was_answered_comes_again_only_after_a_fault() -> None:
 def test_a_machine_that_stands_still_is_as_good_as_a_fault_to_a_push() -> None:
     pushes = [deliver(20), settle("ack", 20.1, 20), deliver(23, 2), settle("ack", 23.1, 23)]
 
-    def elsewhere(seconds: float) -> Event:
-        return Event(f="ack", topic="t", group="other", part=0, tok="other", t0=at(20.2), t1=at(20.2 + seconds))
+    def elsewhere(seconds: float, begin: float = 20.2) -> Event:
+        return Event(f="ack", topic="t", group="other", part=0, tok="other", t0=at(begin), t1=at(begin + seconds))
 
     assert ("I12", "acknowledged redelivered") in found(PUSHED, *pushes, elsewhere(0.9))
     assert not found(PUSHED, *pushes, elsewhere(1.1))
+    assert ("I12", "acknowledged redelivered") in found(PUSHED, *pushes, elsewhere(1.1, begin=10))
+
+
+def test_a_settle_without_an_end_excuses_no_push() -> None:
+    pushes = [deliver(20), settle("ack", 20.1, 20), deliver(23, 2), settle("ack", 23.1, 23)]
+    open_end = Event(f="ack", type="info", topic="t", group="other", part=0, tok="other", t0=at(10), t1=NEVER)
+
+    assert ("I12", "acknowledged redelivered") in found(PUSHED, *pushes, open_end)
 
 
 def test_a_fault_explains_no_more_repeats_than_were_under_way() -> None:
