@@ -306,7 +306,7 @@ async def test_a_keys_rates_hold_for_what_goes_past_asgi(servers: Servers) -> No
         await client.put("/v1/topics/orders", json={})
         for rates in ({"requestsPerSecond": 20}, {"bytesPerSecond": 200}):
             form = {"name": "slow", "scopes": ["publish"], **rates}
-            for _ in range(10):
+            for _ in range(5):
                 if await is_let_in((await client.post("/v1/keys", json=form)).json()["key"]):
                     break
             else:

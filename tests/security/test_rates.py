@@ -105,16 +105,16 @@ async def test_s11_two_replicas_together_let_in_the_rate_and_a_second_of_it(dsn:
 
         # Never more. Where everything stands still less is let in, and rightly: what is not used lapses.
         let_in: list[int] = []
-        while len(let_in) < 10:
+        while len(let_in) < 5:
             key = (await both[0].create())["key"]
             statuses: list[int] = []
             began = time.monotonic()
             clients = [each.presenting(key) for each in both for _ in range(3)]
             await asyncio.gather(*(hammer(client, statuses, began + seconds) for client in clients))
-            assert set(statuses) == {200, 429}
+            assert set(statuses) <= {200, 429}
             let_in.append(statuses.count(200))
             assert let_in[-1] <= rate * (time.monotonic() - began + BURST_S) + 1
-            if let_in[-1] >= rate * seconds * 0.8:
+            if let_in[-1] >= rate * seconds * 0.8 and 429 in statuses:
                 return
         pytest.fail(f"{let_in} were let in of {rate * seconds:.0f}")
 
