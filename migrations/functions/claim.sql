@@ -48,8 +48,10 @@ declare
     retained bigint;
     start bigint;
     upto bigint;
+    from_base bigint;
     first_base bigint;
     last_base bigint;
+    n_looked int;
     scanned bigint := 0;
     bytes bigint := 0;
     timed boolean := false;
@@ -135,23 +137,31 @@ begin
     loop
         first_base := null; bytes := picked_bytes; scanned := 0; timed := false; plain := may_be_plain; upto := start;
         if straight_room > 0 and (seen_from is null or (start >= seen_from and start < seen_to)) then
-            for b in
-                select x.base_offset, x.count, x.timed, pg_column_size(x.payloads) as size
-                from batches x
-                where x.partition_id = p and x.base_offset >= coalesce(
-                    (select y.base_offset from batches y
-                     where y.partition_id = p and y.base_offset <= start order by y.base_offset desc limit 1), start)
-                order by x.base_offset
-            loop
-                continue when b.base_offset + b.count <= start;
-                first_base := coalesce(first_base, b.base_offset);
-                last_base := b.base_offset;
-                timed := timed or b.timed;
-                bytes := bytes + b.size;
-                upto := b.base_offset + b.count;
-                scanned := upto - start;
-                exit when scanned >= straight_room + case when plain and not timed then 0 else ahead end
-                       or bytes > byte_limit;
+            from_base := coalesce((select y.base_offset from batches y
+                                   where y.partition_id = p and y.base_offset <= start
+                                   order by y.base_offset desc limit 1), start);
+            <<walk>>
+            loop  -- in steps, because a walk with an open end may be planned as a sort of all there is
+                n_looked := 0;
+                for b in
+                    select x.base_offset, x.count, x.timed, pg_column_size(x.payloads) as size
+                    from batches x
+                    where x.partition_id = p and x.base_offset >= from_base
+                    order by x.base_offset limit 50
+                loop
+                    n_looked := n_looked + 1;
+                    from_base := b.base_offset + b.count;
+                    continue when from_base <= start;
+                    first_base := coalesce(first_base, b.base_offset);
+                    last_base := b.base_offset;
+                    timed := timed or b.timed;
+                    bytes := bytes + b.size;
+                    upto := from_base;
+                    scanned := upto - start;
+                    exit walk when scanned >= straight_room + case when plain and not timed then 0 else ahead end
+                                or bytes > byte_limit;
+                end loop;
+                exit when n_looked < 50;
             end loop;
         end if;
         plain := plain and not timed and cardinality(picked) = 0 and bytes <= byte_limit;
