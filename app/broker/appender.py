@@ -41,7 +41,7 @@ MAX_TRIES = 8
 GATHER_S = 0.002
 GATHER_MESSAGES = 100
 QUIET_TURNS = 2
-MAX_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 0.25
 
 _payload, _idempotency_key = attrgetter("payload"), attrgetter("idempotency_key")
 
@@ -142,7 +142,7 @@ class Appender:
         try:
             await self._connection.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
-            if self._waiting or self._backoff_s == 0.0:
+            if self._backoff_s == 0.0:
                 log.warning("append_connection_failed", error=str(error) or type(error).__name__)
             self._fail(self._take_all(), DatabaseUnavailable, "The database cannot be reached at the moment.")
             self._backoff_s = min(max(2 * self._backoff_s, 0.05), MAX_BACKOFF_S)
