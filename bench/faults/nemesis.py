@@ -25,7 +25,7 @@ QUIET = 0.25
 FAILPOINT, SPARING_FAILPOINT = "failpoint", "sparing failpoint"
 # How long a window is followed by nothing, and how many of the windows have a failpoint. A long run has the time to
 # let everybody catch up, and to come by every failpoint often.
-REST_S, LONG_REST_S = (0.5, 1.6), (2.5, 5.0)
+REST_S, LONG_REST_S = (0.5, 1.6), (2.0, 4.0)
 FAILPOINTS, LONG_FAILPOINTS = 0.5, 0.95
 LONG_S = 900.0
 # What takes longer than this goes on beside the next window; no more than so many do.
