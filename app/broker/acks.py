@@ -2,7 +2,8 @@
 
 Whoever comes first carries out what waits, in one round trip and one commit; whoever comes meanwhile waits, and the
 first of them carries out all of those. So an idle server answers at once, and a busy one pays for a commit once for
-many requests.
+many requests. A commit that takes long, because somebody has locked a lease, holds up its own groups only: acks of
+others go on beside it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,22 @@ Place = tuple[int, int]  # partition id, group id
 Asked = dict[Place, dict[int, list[int]]]  # offsets by place and lease id
 Settled = dict[Place, dict[int, set[int]]]
 
+# A commit under way for longer than this is waited for by its own groups only; so many go on beside each other.
+SLOW_S = 0.05
+MAX_COMMITS = 4
+
+
+@dataclass(eq=False, slots=True)
+class Commit:
+    """One under way, or about to be: ``groups`` are those whose acks it carries out."""
+
+    groups: set[int]
+    is_slow: bool = False
+
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """One request's acks. ``turn`` becomes True when it is to carry out what waits, False when that has been done.
+    """One request's acks. ``turn`` becomes a commit when it is to carry out what waits, None when that has been done.
 
     ``is_eager``: settling the last message of a lease frees the partition for other consumers. ``is_counted``: not a
     hook's.
@@ -36,8 +49,12 @@ class Waiting:
     asked: Asked
     is_eager: bool
     is_counted: bool
-    turn: asyncio.Future[bool]
+    turn: asyncio.Future[Commit | None]
     settled: Settled = field(default_factory=dict)
+    groups: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = frozenset(group_id for _, group_id in self.asked)
 
 
 class Acks:
@@ -47,31 +64,44 @@ class Acks:
         self._db = db
         self._wakeups = wakeups
         self._queue: list[Waiting] = []
-        self._is_led = False
+        self._commits: list[Commit] = []
 
     async def settle(self, asked: Asked, *, is_eager: bool, is_counted: bool = True) -> Settled:
         """Returns what was in flight and is now settled, after the commit. Raises DatabaseUnavailable."""
         waiting = Waiting(asked, is_eager, is_counted, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
-        if self._is_led and not await self._turn_of(waiting):
-            return waiting.settled
-        self._is_led = True
-        await self._lead(waiting)
+        commit = self._begin(waiting) or await self._turn_of(waiting)
+        if commit is not None:
+            await self._lead(waiting, commit)
         return waiting.settled
 
-    async def _turn_of(self, waiting: Waiting) -> bool:
+    def _begin(self, waiting: Waiting) -> Commit | None:
+        """The commit it is to lead, unless it has to wait for one that is under way."""
+        if self._commits and not self._may_go_beside(waiting):
+            return None
+        commit = Commit(set(waiting.groups))
+        self._commits.append(commit)
+        return commit
+
+    def _may_go_beside(self, waiting: Waiting) -> bool:
+        if len(self._commits) >= MAX_COMMITS:
+            return False
+        return all(commit.is_slow and commit.groups.isdisjoint(waiting.groups) for commit in self._commits)
+
+    async def _turn_of(self, waiting: Waiting) -> Commit | None:
         try:
             return await waiting.turn
         except asyncio.CancelledError:
             if waiting in self._queue:
                 self._queue.remove(waiting)
-            if waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.result():
-                self._pass_on()
+            if waiting.turn.done() and not waiting.turn.cancelled() and (commit := waiting.turn.result()) is not None:
+                self._end(commit)
             raise
 
-    async def _lead(self, leader: Waiting) -> None:
-        batch, self._queue = self._queue, []
+    async def _lead(self, leader: Waiting, commit: Commit) -> None:
+        batch = self._take(commit)
         followers = [waiting for waiting in batch if waiting is not leader]
+        alarm = asyncio.get_running_loop().call_later(SLOW_S, self._let_others_go, commit)
         try:
             try:
                 await self._carry_out(batch)
@@ -92,9 +122,32 @@ class Acks:
         else:
             for waiting in followers:
                 if not waiting.turn.done():
-                    waiting.turn.set_result(False)
+                    waiting.turn.set_result(None)
         finally:
-            self._pass_on()
+            alarm.cancel()
+            self._end(commit)
+
+    def _take(self, commit: Commit) -> list[Waiting]:
+        """All that wait, but for those of groups in other commits under way."""
+        elsewhere: set[int] = set().union(*(other.groups for other in self._commits if other is not commit))
+        batch = [waiting for waiting in self._queue if elsewhere.isdisjoint(waiting.groups)]
+        self._queue = [waiting for waiting in self._queue if not elsewhere.isdisjoint(waiting.groups)]
+        commit.groups.update(*(waiting.groups for waiting in batch))
+        return batch
+
+    def _let_others_go(self, commit: Commit) -> None:
+        commit.is_slow = True
+        self._pass_on()
+
+    def _end(self, commit: Commit) -> None:
+        self._commits.remove(commit)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        for waiting in self._queue:
+            if not waiting.turn.done() and (commit := self._begin(waiting)) is not None:
+                waiting.turn.set_result(commit)
+                return
 
     async def _one_by_one(self, followers: Iterable[Waiting]) -> None:
         for waiting in followers:
@@ -105,14 +158,7 @@ class Acks:
                     waiting.turn.set_exception(error)
             else:
                 if not waiting.turn.done():
-                    waiting.turn.set_result(False)
-
-    def _pass_on(self) -> None:
-        for waiting in self._queue:
-            if not waiting.turn.done():
-                waiting.turn.set_result(True)
-                return
-        self._is_led = False
+                    waiting.turn.set_result(None)
 
     async def _carry_out(self, batch: Sequence[Waiting]) -> None:
         merged: dict[Place, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
