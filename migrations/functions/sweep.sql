@@ -42,7 +42,9 @@ begin
     update batches b
     set base_offset = b.base_offset + b.count - 1, count = 1, timed = false, keys = null, meta = null, payloads = '{""}'
     where b.partition_id = p and b.base_offset = newest and gone @> newest;
-    delete from batches b where b.partition_id = p and b.base_offset < newest and gone @> b.base_offset;
+    delete from batches b
+    where b.partition_id = p and b.base_offset >= lower(gone) and b.base_offset < least(upper(gone), newest)
+      and gone @> b.base_offset;
     get diagnostics n = row_count;
     return n;
 exception
