@@ -33,9 +33,10 @@ async def expire_keys(db: Database, *, most: int) -> int:
     return _count(await db.execute(EXPIRE_KEYS, most))
 
 
+# Here and below: clock_timestamp() may change from row to row, so that no index is asked for what is before it.
 EXPIRE_ATTEMPTS = """
 delete from attempts where ctid = any (array(
-    select a.ctid from attempts a where a.at < clock_timestamp() - $2::interval order by a.at limit $1))
+    select a.ctid from attempts a where a.at < statement_timestamp() - $2::interval order by a.at limit $1))
 """
 
 
@@ -47,7 +48,7 @@ async def expire_attempts(db: Database, *, kept_for: timedelta, most: int) -> in
 EXPIRE_PAST_LEASES = """
 delete from past_leases where ctid = any (array(
     select x.ctid from past_leases x
-    where x.until < clock_timestamp() and x.id >> 20 < extract(epoch from clock_timestamp()) * 1000
+    where x.until < statement_timestamp() and x.id >> 20 < extract(epoch from statement_timestamp()) * 1000
     order by x.until limit $1))
 """
 

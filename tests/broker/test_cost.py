@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from app.storage.cursors import STANDINGS
+from app.storage.expiry import EXPIRE_ATTEMPTS, EXPIRE_PAST_LEASES
 from app.storage.leases import SURVEY
 from tests.broker.world import Replica, replicas
 from tests.servers import wait_until
@@ -73,6 +74,31 @@ async def test_a_claim_and_its_ack_touch_a_few_pages_wherever_the_cursor_is(seed
 async def test_a_claim_reads_no_further_than_it_takes_wherever_the_record_batches_lie(mixed: Replica) -> None:
     plan, _ = await claim_and_ack(mixed, 1)
     assert touched(plan) < 400, plan
+
+
+async def test_a_sweep_reads_what_it_deletes_and_no_more_of_its_partition(mixed: Replica) -> None:
+    place, *_ = [each.partition_id for each in (await mixed.stats()).standings]
+    await mixed.db.execute("update partitions set first_offset = 9000 where id = $1", place)
+    await mixed.db.fetch("explain (analyze) select sweep($1, 1)".replace("$1", str(place)))
+    plan = "\n".join(row[0] for row in await mixed.db.fetch(f"explain (analyze, buffers) select sweep({place}, 50)"))
+    assert await mixed.db.fetchval("select count(*) from batches where partition_id = $1", place) == 1000 - 51
+    assert touched(plan) < 600, plan
+
+
+async def test_expiry_looks_at_what_has_expired_and_at_nothing_else(replica: Replica) -> None:
+    await replica.db.execute(
+        """insert into attempts (partition_id, "offset", group_id, attempt, at, outcome)
+           select 65536, n, 1, 1, clock_timestamp(), 'nacked' from generate_series(1, 20000) n"""
+    )
+    await replica.db.execute(
+        """insert into past_leases (partition_id, group_id, id, until)
+           select 65536, 1, n, clock_timestamp() + interval '1 hour' from generate_series(1, 20000) n"""
+    )
+    await replica.db.execute("analyze")
+    for statement in (EXPIRE_ATTEMPTS, EXPIRE_PAST_LEASES):
+        text = statement.replace("$1", "1000").replace("$2::interval", "interval '1 hour'")
+        plan = "\n".join(row[0] for row in await replica.db.fetch("explain (analyze, buffers, costs off) " + text))
+        assert touched(plan) < 20, plan
 
 
 async def claim_and_ack(replica: Replica, cursor: int) -> tuple[str, str]:
