@@ -3,7 +3,7 @@
 Whoever comes first carries out what waits, in one round trip and one commit; whoever comes meanwhile waits, and the
 first of them carries out all of those. So an idle server answers at once, and a busy one pays for a commit once for
 many requests. A commit that takes long, because somebody has locked a lease, holds up its own groups only: acks of
-others go on beside it.
+others go on beside it. Which of its groups it was for shows when each goes alone, until one of its commits is quick.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, Unavailable
 from app.domain.lease import multirange
 from app.storage import leases
-from app.storage.database import Database, on_collision_again
+from app.storage.database import Database, Locked, on_collision_again
 
 Place = tuple[int, int]  # partition id, group id
 Asked = dict[Place, dict[int, list[int]]]  # offsets by place and lease id
 Settled = dict[Place, dict[int, set[int]]]
 
-# A commit under way for longer than this is waited for by its own groups only; so many go on beside each other.
+# A commit under way for longer than this is waited for by its own groups only; so many go on beside each other, but
+# they leave half of the connections to others.
 SLOW_S = 0.05
 MAX_COMMITS = 4
 
@@ -65,14 +66,15 @@ class Acks:
         self._wakeups = wakeups
         self._queue: list[Waiting] = []
         self._commits: list[Commit] = []
+        self._apart: set[int] = set()  # groups that share no commit for the moment
 
     async def settle(self, asked: Asked, *, is_eager: bool, is_counted: bool = True) -> Settled:
         """Returns what was in flight and is now settled, after the commit. Raises DatabaseUnavailable."""
         waiting = Waiting(asked, is_eager, is_counted, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         commit = self._begin(waiting) or await self._turn_of(waiting)
-        if commit is not None:
-            await self._lead(waiting, commit)
+        while commit is not None and not await self._lead(waiting, commit):
+            commit = await self._turn_of(waiting)
         return waiting.settled
 
     def _begin(self, waiting: Waiting) -> Commit | None:
@@ -84,7 +86,7 @@ class Acks:
         return commit
 
     def _may_go_beside(self, waiting: Waiting) -> bool:
-        if len(self._commits) >= MAX_COMMITS:
+        if len(self._commits) >= min(MAX_COMMITS, self._db.size // 2):
             return False
         return all(commit.is_slow and commit.groups.isdisjoint(waiting.groups) for commit in self._commits)
 
@@ -94,26 +96,22 @@ class Acks:
         except asyncio.CancelledError:
             if waiting in self._queue:
                 self._queue.remove(waiting)
-            if waiting.turn.done() and not waiting.turn.cancelled() and (commit := waiting.turn.result()) is not None:
+            has_result = waiting.turn.done() and not waiting.turn.cancelled() and waiting.turn.exception() is None
+            if has_result and (commit := waiting.turn.result()) is not None:
                 self._end(commit)
             raise
 
-    async def _lead(self, leader: Waiting, commit: Commit) -> None:
+    async def _lead(self, leader: Waiting, commit: Commit) -> bool:
+        """Carries out what waits. False: some group's leases were locked, and all that was in the commit waits anew."""
         batch = self._take(commit)
         followers = [waiting for waiting in batch if waiting is not leader]
         alarm = asyncio.get_running_loop().call_later(SLOW_S, self._let_others_go, commit)
         try:
-            try:
-                await self._carry_out(batch)
-            except Unavailable:
-                raise
-            except Exception:
-                if not followers:
-                    raise
-                # One of them is to blame; the others must not suffer for it.
-                await self._one_by_one(followers)
-                await self._carry_out([leader])
+            await self._carry_out_for(leader, followers)
         except BaseException as error:
+            if isinstance(error, Locked) and len(commit.groups) > 1:
+                self._part(commit, leader, followers)
+                return False
             told = error if isinstance(error, Exception) else DatabaseUnavailable("The outcome is unknown; ack again.")
             for waiting in followers:
                 if not waiting.turn.done():
@@ -123,17 +121,43 @@ class Acks:
             for waiting in followers:
                 if not waiting.turn.done():
                     waiting.turn.set_result(None)
+            if not commit.is_slow:
+                self._apart -= commit.groups
+            return True
         finally:
             alarm.cancel()
             self._end(commit)
 
+    async def _carry_out_for(self, leader: Waiting, followers: Sequence[Waiting]) -> None:
+        try:
+            await self._carry_out([leader, *followers])
+        except Unavailable:
+            raise
+        except Exception:
+            if not followers:
+                raise
+            # One of them is to blame; the others must not suffer for it.
+            await self._one_by_one(followers)
+            await self._carry_out([leader])
+
+    def _part(self, commit: Commit, leader: Waiting, followers: Iterable[Waiting]) -> None:
+        self._apart |= commit.groups
+        leader.turn = asyncio.get_running_loop().create_future()
+        self._queue[:0] = [leader, *(waiting for waiting in followers if not waiting.turn.done())]
+
     def _take(self, commit: Commit) -> list[Waiting]:
-        """All that wait, but for those of groups in other commits under way."""
-        elsewhere: set[int] = set().union(*(other.groups for other in self._commits if other is not commit))
-        batch = [waiting for waiting in self._queue if elsewhere.isdisjoint(waiting.groups)]
-        self._queue = [waiting for waiting in self._queue if not elsewhere.isdisjoint(waiting.groups)]
-        commit.groups.update(*(waiting.groups for waiting in batch))
-        return batch
+        """What waits, as far as it may share this commit."""
+        elsewhere = self._apart.union(*(other.groups for other in self._commits if other is not commit))
+        shared: list[Waiting] = []
+        left: list[Waiting] = []
+        for waiting in self._queue:
+            goes_along = waiting.groups <= commit.groups or (
+                commit.groups.isdisjoint(self._apart) and elsewhere.isdisjoint(waiting.groups)
+            )
+            (shared if goes_along else left).append(waiting)
+        self._queue = left
+        commit.groups.update(*(waiting.groups for waiting in shared))
+        return shared
 
     def _let_others_go(self, commit: Commit) -> None:
         commit.is_slow = True

@@ -12,13 +12,12 @@ from typing import Any
 
 import asyncpg
 
-from app.storage.database import CHANGED, COLLISIONS, GONE, Connection, Database, sqlstate
+from app.storage.database import CHANGED, COLLISIONS, GONE, LOCK_NOT_AVAILABLE, Connection, Database, sqlstate
 from app.storage.idempotency import OnceKey, Taken, find_taken
 from app.storage.messages import Appended, Row, append, unlocked
 
 # Shorter than everybody else's: while one partition is locked, those of all others wait with it, this once.
 LOCK_TIMEOUT = "2s"
-LOCK_NOT_AVAILABLE = "55P03"
 WARNING = "01000"
 # Classes of errors that a statement raises and a commit does not: 0A feature, 21 and 22 data, 23 constraints,
 # 25 transaction state (a standby), 42 names and rights, 54 limits, 55 object state, P0 plpgsql, 57014 cancelled.

@@ -59,8 +59,13 @@ CHANGED = "LP412"  # the topic or the group has another version than the caller 
 COLLISIONS = frozenset({"40001", "40P01", "23505"})
 MAX_TRIES = 8
 # Worth another try later: 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 25006 standby.
+LOCK_NOT_AVAILABLE = "55P03"
 AWAY_CLASSES = ("08", "53", "57")
-AWAY_STATES = frozenset({"55P03", "25006", "58030"})
+AWAY_STATES = frozenset({LOCK_NOT_AVAILABLE, "25006", "58030"})
+
+
+class Locked(DatabaseUnavailable):
+    """Somebody else holds what was to be changed, for longer than we wait."""
 
 
 class Outdated(Exception):
@@ -87,6 +92,8 @@ def errors_named() -> Iterator[None]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
         if sqlstate(error) in (GONE, CHANGED):
             raise Outdated from error
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            raise Locked("Somebody else is changing this for long; try again.") from error
         if is_away(error):
             raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
         raise
@@ -150,6 +157,11 @@ class Database:
             connection_class=Session, init=equip,
         )  # fmt: skip
         return cls(dsn, await pool, vault, lineage)
+
+    @property
+    def size(self) -> int:
+        """How many connections there may be."""
+        return self._pool.get_max_size()
 
     async def close(self) -> None:
         """Waits a moment for what is running, then cuts it off."""
