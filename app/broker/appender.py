@@ -69,6 +69,7 @@ class Appender:
         self._ended = asyncio.Event()
         self._ended.set()
         self._backoff_s = 0.0
+        self._told = ""  # why it cannot be reached, as the log has it
 
     def append(
         self, topic: Topic, messages: Sequence[NewMessage], partition_ids: Sequence[int]
@@ -142,13 +143,14 @@ class Appender:
         try:
             await self._connection.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
-            if self._backoff_s == 0.0:
-                log.warning("append_connection_failed", error=str(error) or type(error).__name__)
+            if (reason := str(error) or type(error).__name__) != self._told:
+                self._told = reason
+                log.warning("append_connection_failed", error=reason)
             self._fail(self._take_all(), DatabaseUnavailable, "The database cannot be reached at the moment.")
             self._backoff_s = min(max(2 * self._backoff_s, 0.05), MAX_BACKOFF_S)
             await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
             return False
-        self._backoff_s = 0.0
+        self._backoff_s, self._told = 0.0, ""
         return True
 
     def _take(self) -> list[Publish]:
