@@ -43,15 +43,15 @@ async def declare(url: str, topic: str, partitions: int, **groups: dict[str, Any
     client.close()
 
 
-async def fill(dsn: str, topic: str, count: int, *, keys: int = 1000, size: int = 300) -> None:
-    """Appends ``count`` messages to the topic's partitions, evenly, 1000 a row."""
+async def fill(dsn: str, topic: str, count: int, *, keys: int = 1000, size: int = 300, per_row: int = 1000) -> None:
+    """Appends ``count`` messages to the topic's partitions, evenly and turn by turn, ``per_row`` in a record batch."""
     connection = await asyncpg.connect(dsn)
     topic_id, version, partitions = await connection.fetchrow(
         "select id, version, partitions from topics where name = $1", topic
     )
     body = json.dumps({"note": "x" * (size - 12)}).encode()
-    for start in range(0, count, 1000 * partitions):
-        each = min(1000, (count - start) // partitions)
+    for start in range(0, count, per_row * partitions):
+        each = min(per_row, (count - start) // partitions)
         rows = [((topic_id << 16) + number, version, [f"key-{n % keys}" for n in range(each)], [body] * each)
                 for number in range(partitions)]  # fmt: skip
         await connection.fetchmany(APPEND, rows)
@@ -129,10 +129,13 @@ def across_replicas(server: Server, seconds: float) -> list[Line]:
 
 
 def backlog(server: Server, large: int) -> list[Line]:
-    """A claim and its ack with little and with much behind them, turn by turn, and then with many groups elsewhere."""
+    """A claim and its ack with little and with much behind them, turn by turn, and then with many groups elsewhere.
+
+    Record batches are small, and those of a partition lie among those of others, as many publishers leave them.
+    """
     for topic, count in (("shallow", 10_000), ("deep", large)):
-        uvloop.run(declare(server.url, topic, 1, alone={}, crowded={}))
-        uvloop.run(fill(server.dsn, topic, count, size=30))
+        uvloop.run(declare(server.url, topic, 16, alone={}, crowded={}))
+        uvloop.run(fill(server.dsn, topic, count, size=30, per_row=50))
     shallow, deep = uvloop.run(round_trips(server.url, "alone"))
     uvloop.run(crowd(server.url))
     _, crowded = uvloop.run(round_trips(server.url, "crowded"))
