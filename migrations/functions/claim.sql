@@ -33,8 +33,7 @@ declare
     t timestamptz;
     ends timestamptz;
     lease bigint;
-    room bigint;
-    straight_room bigint;
+    room bigint; straight_room bigint;
     flying text[];
     blocked text[] := '{}';
     waiting bigint := 0;
@@ -46,17 +45,13 @@ declare
     held bigint[]; held_keys text[]; held_expiries timestamptz[];
     late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
     retained bigint;
-    start bigint;
-    upto bigint;
-    from_base bigint;
-    first_base bigint;
-    last_base bigint;
+    start bigint; upto bigint;
+    from_base bigint; first_base bigint; last_base bigint;
     n_looked int;
     scanned bigint := 0;
     bytes bigint := 0;
     timed boolean := false;
-    plain boolean;
-    may_be_plain boolean;
+    plain boolean; may_be_plain boolean;
     ahead int;
     n_late int := 0;
     is_more boolean := false;
@@ -137,9 +132,8 @@ begin
     loop
         first_base := null; bytes := picked_bytes; scanned := 0; timed := false; plain := may_be_plain; upto := start;
         if straight_room > 0 and (seen_from is null or (start >= seen_from and start < seen_to)) then
-            from_base := coalesce((select y.base_offset from batches y
-                                   where y.partition_id = p and y.base_offset <= start
-                                   order by y.base_offset desc limit 1), start);
+            select coalesce(max(y.base_offset), start) into from_base
+            from batches y where y.partition_id = p and y.base_offset <= start;
             <<walk>>
             loop  -- in steps, because a walk with an open end may be planned as a sort of all there is
                 n_looked := 0;
