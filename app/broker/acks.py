@@ -3,7 +3,7 @@
 Whoever comes first carries out what waits, in one round trip and one commit; whoever comes meanwhile waits, and the
 first of them carries out all of those. So an idle server answers at once, and a busy one pays for a commit once for
 many requests. A commit that takes long, because somebody has locked a lease, holds up its own groups only: acks of
-others go on beside it. Which of its groups it was for shows when each goes alone, until one of its commits is quick.
+others go on beside it. Which of its groups it was for shows when each goes alone; that one does so for a while.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ Settled = dict[Place, dict[int, set[int]]]
 # they leave half of the connections to others.
 SLOW_S = 0.05
 MAX_COMMITS = 4
+# A group shares no commit for so long after a lock on its leases was in the way of one.
+APART_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
@@ -66,10 +68,12 @@ class Acks:
         self._wakeups = wakeups
         self._queue: list[Waiting] = []
         self._commits: list[Commit] = []
-        self._apart: set[int] = set()  # groups that share no commit for the moment
+        self._apart: dict[int, float] = {}  # groups that share no commit for the moment, and until when at least
 
     async def settle(self, asked: Asked, *, is_eager: bool, is_counted: bool = True) -> Settled:
         """Returns what was in flight and is now settled, after the commit. Raises DatabaseUnavailable."""
+        if not asked:
+            return {}
         waiting = Waiting(asked, is_eager, is_counted, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         commit = self._begin(waiting) or await self._turn_of(waiting)
@@ -109,8 +113,7 @@ class Acks:
         try:
             await self._carry_out_for(leader, followers)
         except BaseException as error:
-            if isinstance(error, Locked) and len(commit.groups) > 1:
-                self._part(commit, leader, followers)
+            if isinstance(error, Locked) and self._part(commit, leader, followers):
                 return False
             told = error if isinstance(error, Exception) else DatabaseUnavailable("The outcome is unknown; ack again.")
             for waiting in followers:
@@ -121,8 +124,7 @@ class Acks:
             for waiting in followers:
                 if not waiting.turn.done():
                     waiting.turn.set_result(None)
-            if not commit.is_slow:
-                self._apart -= commit.groups
+            self._may_rejoin(commit)
             return True
         finally:
             alarm.cancel()
@@ -140,19 +142,31 @@ class Acks:
             await self._one_by_one(followers)
             await self._carry_out([leader])
 
-    def _part(self, commit: Commit, leader: Waiting, followers: Iterable[Waiting]) -> None:
-        self._apart |= commit.groups
+    def _part(self, commit: Commit, leader: Waiting, followers: Iterable[Waiting]) -> bool:
+        """A lock was in the way. True: of which group shows when all that was in the commit is carried out anew."""
+        if len(commit.groups) == 1:
+            self._apart |= dict.fromkeys(commit.groups, asyncio.get_running_loop().time() + APART_S)
+            return False
+        self._apart = dict.fromkeys(commit.groups, 0.0) | self._apart
         leader.turn = asyncio.get_running_loop().create_future()
         self._queue[:0] = [leader, *(waiting for waiting in followers if not waiting.turn.done())]
+        return True
+
+    def _may_rejoin(self, commit: Commit) -> None:
+        if self._apart:
+            now = asyncio.get_running_loop().time()
+            for group_id in commit.groups & self._apart.keys():
+                if self._apart[group_id] <= now:
+                    del self._apart[group_id]
 
     def _take(self, commit: Commit) -> list[Waiting]:
         """What waits, as far as it may share this commit."""
-        elsewhere = self._apart.union(*(other.groups for other in self._commits if other is not commit))
+        elsewhere = {*self._apart}.union(*(other.groups for other in self._commits if other is not commit))
         shared: list[Waiting] = []
         left: list[Waiting] = []
         for waiting in self._queue:
             goes_along = waiting.groups <= commit.groups or (
-                commit.groups.isdisjoint(self._apart) and elsewhere.isdisjoint(waiting.groups)
+                commit.groups.isdisjoint(self._apart.keys()) and elsewhere.isdisjoint(waiting.groups)
             )
             (shared if goes_along else left).append(waiting)
         self._queue = left
