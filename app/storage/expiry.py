@@ -1,5 +1,8 @@
 """Removal of records that have outlived their use, in bounded batches: idempotency keys, recorded attempts, and what is
-remembered of leases."""
+remembered of leases.
+
+What somebody has locked is left for the next time: who waits while it holds locks of its own may be waited for.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ with expired as materialized (
         where k.partition_id >> 16 = t.id and k.published_at <= greatest(ended.window_start, ended.last_purge)
           and (k.published_at <= ended.window_start
                or k.published_at <= (select l.purged_at from partitions l where l.id = k.target_id))
-        order by k.published_at limit $1) k
+        order by k.published_at limit $1 for update skip locked) k
     limit $1)
 delete from idempotency_keys where ctid = any (array(select ctid from expired))
 """
@@ -36,7 +39,8 @@ async def expire_keys(db: Database, *, most: int) -> int:
 # Here and below: clock_timestamp() may change from row to row, so that no index is asked for what is before it.
 EXPIRE_ATTEMPTS = """
 delete from attempts where ctid = any (array(
-    select a.ctid from attempts a where a.at < statement_timestamp() - $2::interval order by a.at limit $1))
+    select a.ctid from attempts a where a.at < statement_timestamp() - $2::interval order by a.at limit $1
+    for update skip locked))
 """
 
 
@@ -49,7 +53,7 @@ EXPIRE_PAST_LEASES = """
 delete from past_leases where ctid = any (array(
     select x.ctid from past_leases x
     where x.until < statement_timestamp() and x.id >> 20 < extract(epoch from statement_timestamp()) * 1000
-    order by x.until limit $1))
+    order by x.until limit $1 for update skip locked))
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from app.loops.expiry import expire_once
 from app.storage.database import Database
 from tests.loops.conftest import Log, column
@@ -71,3 +73,31 @@ async def test_what_is_remembered_of_a_lease_goes_when_neither_its_id_nor_its_ro
         )
     await expire_once(db, attempt_retention_ms=WEEK_MS)
     assert await column(db, "select partition_id from past_leases order by 1") == [1, 2]
+
+
+async def test_expiry_waits_for_nobody(db: Database) -> None:
+    log = await Log.create(db, window_ms=60_000)
+    for name in ("locked", "free"):
+        await log.append(1, once=name)
+    await log.age(100)
+    await db.execute(
+        'insert into attempts (partition_id, "offset", group_id, attempt, at, outcome) '
+        "select 1, o, 1, 1, clock_timestamp() - interval '1 hour', 'nacked' from generate_series(1, 2) o"
+    )
+    await db.execute(
+        "insert into past_leases (partition_id, group_id, id, until) "
+        "select n, 1, 1, clock_timestamp() - interval '1 minute' from generate_series(1, 2) n"
+    )
+    async with db.transaction() as somebody:
+        await somebody.execute("select from idempotency_keys where key = 'locked' for update")
+        await somebody.execute('select from attempts where "offset" = 1 for update')
+        await somebody.execute("select from past_leases where partition_id = 1 for update")
+        async with asyncio.timeout(4):  # a lock is given up on after five seconds
+            await expire_once(db, attempt_retention_ms=60_000)
+        assert await keys(db) == ["locked"]
+        assert await column(db, 'select "offset" from attempts') == [1]
+        assert await column(db, "select partition_id from past_leases") == [1]
+    await expire_once(db, attempt_retention_ms=60_000)
+    assert await keys(db) == []
+    assert await column(db, 'select "offset" from attempts') == []
+    assert await column(db, "select partition_id from past_leases") == []
