@@ -19,7 +19,7 @@ from app.broker.wakeups import Wakeups
 from app.domain.errors import DatabaseUnavailable, Unavailable
 from app.domain.lease import multirange
 from app.storage import leases
-from app.storage.database import Database, Locked, on_collision_again
+from app.storage.database import Database, is_of_a_lock, on_collision_again
 
 Place = tuple[int, int]  # partition id, group id
 Asked = dict[Place, dict[int, list[int]]]  # offsets by place and lease id
@@ -113,7 +113,7 @@ class Acks:
         try:
             await self._carry_out_for(leader, followers)
         except BaseException as error:
-            if isinstance(error, Locked) and self._part(commit, leader, followers):
+            if is_of_a_lock(error) and self._part(commit, leader, followers):
                 return False
             told = error if isinstance(error, Exception) else DatabaseUnavailable("The outcome is unknown; ack again.")
             for waiting in followers:

@@ -64,10 +64,6 @@ AWAY_CLASSES = ("08", "53", "57")
 AWAY_STATES = frozenset({LOCK_NOT_AVAILABLE, "25006", "58030"})
 
 
-class Locked(DatabaseUnavailable):
-    """Somebody else holds what was to be changed, for longer than we wait."""
-
-
 class Outdated(Exception):
     """The caller's picture of a topic or group is old: read it again and repeat."""
 
@@ -84,6 +80,11 @@ def is_away(error: BaseException) -> bool:
     return state.startswith(AWAY_CLASSES) or state in AWAY_STATES
 
 
+def is_of_a_lock(error: BaseException) -> bool:
+    """Whether it is DatabaseUnavailable because somebody holds what was to be changed, for longer than we wait."""
+    return error.__cause__ is not None and sqlstate(error.__cause__) == LOCK_NOT_AVAILABLE
+
+
 @contextmanager
 def errors_named() -> Iterator[None]:
     """Raises DatabaseUnavailable and Outdated in place of the driver's errors that mean so."""
@@ -92,8 +93,6 @@ def errors_named() -> Iterator[None]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
         if sqlstate(error) in (GONE, CHANGED):
             raise Outdated from error
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise Locked("Somebody else is changing this for long; try again.") from error
         if is_away(error):
             raise DatabaseUnavailable("The database cannot be reached at the moment.") from error
         raise
