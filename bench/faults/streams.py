@@ -51,6 +51,8 @@ class StreamConsumer(Consumer):
                         *frames, rest = (rest + data).split(b"\n\n")
                         last = read = now()
                         await self._take(frames)
+                if response.content.is_eof():
+                    return  # the server was first, while we were at work
                 is_ours, last = True, now()
                 if self.random.random() < 0.2 and not self.phase.draining:
                     # Gone, and nobody is told: the connection stands, and what comes is not read.
