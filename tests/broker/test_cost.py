@@ -29,24 +29,24 @@ SEED_MIXED = """
 SCANNED = "select coalesce(sum(seq_tup_read), 0) from pg_stat_xact_user_tables where relname = 'batches'"
 
 
+async def holding(replica: Replica, partitions: int, seed: str) -> Replica:
+    await replica.topic(partitions=partitions)
+    await replica.group()
+    await replica.db.execute(seed)
+    await replica.db.execute("analyze")
+    return replica
+
+
 @pytest.fixture
 async def seeded(replica: Replica) -> Replica:
     """Fifty thousand messages in each of two partitions."""
-    await replica.topic(partitions=2)
-    await replica.group()
-    await replica.db.execute(SEED)
-    await replica.db.execute("analyze")
-    return replica
+    return await holding(replica, 2, SEED)
 
 
 @pytest.fixture
 async def mixed(replica: Replica) -> Replica:
     """Ten thousand messages in each of 16 partitions, every record batch between those of the others."""
-    await replica.topic(partitions=16)
-    await replica.group()
-    await replica.db.execute(SEED_MIXED)
-    await replica.db.execute("analyze")
-    return replica
+    return await holding(replica, 16, SEED_MIXED)
 
 
 @pytest.mark.parametrize(("statement", "of"), [(SURVEY, "array[{}]"), (STANDINGS, "{}")])
