@@ -124,7 +124,7 @@ class Acks:
             for waiting in followers:
                 if not waiting.turn.done():
                     waiting.turn.set_result(None)
-            self._may_rejoin(commit)
+            self._let_rejoin(commit)
             return True
         finally:
             alarm.cancel()
@@ -152,7 +152,7 @@ class Acks:
         self._queue[:0] = [leader, *(waiting for waiting in followers if not waiting.turn.done())]
         return True
 
-    def _may_rejoin(self, commit: Commit) -> None:
+    def _let_rejoin(self, commit: Commit) -> None:
         if self._apart:
             now = asyncio.get_running_loop().time()
             for group_id in commit.groups & self._apart.keys():

@@ -58,8 +58,8 @@ CHANGED = "LP412"  # the topic or the group has another version than the caller 
 # Worth another try at once: another transaction was in the way, and nothing of ours was done.
 COLLISIONS = frozenset({"40001", "40P01", "23505"})
 MAX_TRIES = 8
-# Worth another try later: 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 25006 standby.
 LOCK_NOT_AVAILABLE = "55P03"
+# Worth another try later: 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 25006 standby.
 AWAY_CLASSES = ("08", "53", "57")
 AWAY_STATES = frozenset({LOCK_NOT_AVAILABLE, "25006", "58030"})
 
