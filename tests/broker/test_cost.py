@@ -76,6 +76,11 @@ async def test_a_claim_reads_no_further_than_it_takes_wherever_the_record_batche
     assert touched(plan) < 400, plan
 
 
+async def test_statistics_are_made_without_reading_messages(seeded: Replica) -> None:
+    read = await seeded.db.fetch("select attname from pg_stats where tablename = 'batches'")
+    assert {row["attname"] for row in read} == {"partition_id", "base_offset", "count", "published_at", "timed"}
+
+
 async def test_a_sweep_reads_what_it_deletes_and_no_more_of_its_partition(mixed: Replica) -> None:
     place, *_ = [each.partition_id for each in (await mixed.stats()).standings]
     await mixed.db.execute("update partitions set first_offset = 9000 where id = $1", place)
