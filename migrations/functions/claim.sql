@@ -28,34 +28,26 @@ declare
     held_limit constant int := 10000;  -- waiting in one partition, before the cursor stops and waits as well
     look_ahead constant int := 2000;   -- looked at in one go, beyond what is wanted, if it is not nearer,
     near constant int := 100;          -- within so many more or a few times what is wanted
-    c cursors%rowtype;
-    b record;
-    t timestamptz;
-    ends timestamptz;
-    lease bigint;
-    room bigint; straight_room bigint;
-    flying text[];
-    blocked text[] := '{}';
+    c cursors%rowtype; b record;
+    t timestamptz; ends timestamptz;
+    lease bigint; room bigint; straight_room bigint;
+    flying text[]; blocked text[] := '{}';
     waiting bigint := 0;
-    is_waiting boolean := false;
+    is_shared boolean; is_late boolean; is_deferred boolean; is_waiting boolean := false;
     picked bigint[] := '{}';
     picked_bytes bigint := 0;
     taken bigint[] := '{}';
     keyed bigint[]; keyed_keys text[];  -- of what is taken, for others who ask which keys are in flight
     held bigint[]; held_keys text[]; held_expiries timestamptz[];
     late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
-    retained bigint;
     start bigint; upto bigint;
     from_base bigint; first_base bigint; last_base bigint;
-    n_looked int;
-    scanned bigint := 0;
+    n_looked int; scanned bigint := 0;
     bytes bigint := 0;
     timed boolean := false;
     plain boolean; may_be_plain boolean;
     ahead int;
-    n_late int := 0;
-    is_more boolean := false;
-    n_failed int := 0;
+    n_late int := 0; n_failed int := 0; is_more boolean := false;
 begin
     n_dead := 0; n_filtered := 0; n_expired := 0; n_lost := 0;
     if siblings > 1 and not may_claim_beside(g, flight_limit, siblings) then
@@ -75,11 +67,14 @@ begin
     end if;
     t := clock_timestamp();
 
-    if exists (select from leases l where l.partition_id = p and l.group_id = g and l.deadline <= t) then
+    loop
+        select coalesce(bool_or(l.owner <> who), false), coalesce(bool_or(l.deadline <= t), false)
+        into is_shared, is_late
+        from leases l where l.partition_id = p and l.group_id = g;
+        exit when not is_late;
         select e.n_dead into n_dead from expire(p, g, t) e;
-    end if;
-    if mode = 'partition' and exists (
-        select from leases l where l.partition_id = p and l.group_id = g and l.owner <> who) then
+    end loop;
+    if mode = 'partition' and is_shared then
         outcome := 'leased'; return next; return;
     end if;
     room := least(wanted, flight_limit - in_flight(g, t));
@@ -88,7 +83,7 @@ begin
     end if;
     ends := t + make_interval(secs => lease_ms / 1000.0);
     lease := (extract(epoch from ends) * 1000)::bigint << 20 | floor(random() * 1048576)::bigint;
-    if mode = 'key' then
+    if mode = 'key' and is_shared then
         select array_agg(distinct f.key) into flying
         from leases l
         cross join lateral (
@@ -100,8 +95,14 @@ begin
         where l.partition_id = p and l.group_id = g and l.owner <> who and f.key is not null and l.pending @> f.o;
     end if;
 
+    -- What retention took before it was read is lost.
+    select greatest(c.next_offset, x.first_offset),
+           exists (select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
+    into start, is_deferred
+    from partitions x where x.id = p;
+
     -- Deferred messages first.
-    if exists (select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null) then
+    if is_deferred then
         delete from deferred d
         where d.partition_id = p and d.group_id = g and d.lease_id is null and d.expires_at <= t;
         get diagnostics n_expired = row_count;
@@ -122,10 +123,7 @@ begin
     blocked := blocked || coalesce(flying, '{}');
     straight_room := case when picked_bytes < byte_limit then room - cardinality(picked) else 0 end;
 
-    -- Then the straight line: how far to look. What retention took before it was read is lost.
-    select x.first_offset into retained from partitions x where x.id = p;
-    start := greatest(c.next_offset, retained);
-    upto := start;
+    -- Then the straight line: how far to look.
     may_be_plain := cardinality(blocked) = 0 and seen_from is null;
     foreach ahead in array array[case when seen_from is null then greatest(near, 4 * straight_room) else look_ahead end,
                                  look_ahead]
@@ -180,7 +178,9 @@ begin
                        x.published_at + make_interval(secs => (m.meta ->> 'delayMs')::bigint / 1000.0) as due,
                        x.published_at + make_interval(secs => (m.meta ->> 'ttlMs')::bigint / 1000.0) as expiry
                 from batches x
-                cross join lateral unnest(x.payloads, x.keys, x.meta) with ordinality m (payload, key, meta, i)
+                cross join lateral unnest(  -- payloads only where they may be too many bytes
+                    case when bytes > byte_limit then x.payloads else array_fill(''::bytea, array[x.count]) end,
+                    x.keys, x.meta) with ordinality m (payload, key, meta, i)
                 where x.partition_id = p and x.base_offset between first_base and last_base
                   and x.base_offset + m.i - 1 >= start and x.base_offset + m.i - 1 < start + straight_room + ahead
                   and (seen_to is null or x.base_offset + m.i - 1 < seen_to)),

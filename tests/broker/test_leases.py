@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from app.broker.seek import seek
 from app.broker.settle import Settlement
 from tests.broker.calendar import end_leases, make_due
 from tests.broker.world import Got, Replica, texts
+from tests.servers import wait_until
 
 Pair = tuple[Replica, Replica]
 
@@ -164,6 +166,43 @@ async def test_parts_of_a_lease_may_have_many_deadlines_and_settle_together(repl
     moved = [replace(each, ack_id=each.ack_id._replace(lease_id=early)) for each in got]
     assert await replica.ack(moved[:3]) == [True, True, True]
     assert await replica.lag() == 1
+
+
+async def test_an_ack_settles_all_of_one_part_of_a_lease_and_some_of_another(replica: Replica) -> None:
+    await replica.topic()
+    await replica.group()
+    await replica.publish("a", "b", "c", "d")
+    got = await replica.pull()
+    assert await replica.settle("extend", got[:2], timeout_ms=600_000) == [True, True]
+    assert await replica.ack(got[:3]) == [True, True, True]
+    assert await places(replica) == nowhere_but(acked=3, leased=1)
+    assert await replica.ack(got[3:]) == [True]
+    assert await places(replica) == nowhere_but(acked=4)
+
+
+IN_THE_WAY = "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    ["ack($1, $2, array[$3::bigint], array['{[2,3)}'])", "extend($1, $2, array[$3::bigint], '{2}', '{600000}')"],
+)
+async def test_an_ack_settles_all_it_can_of_a_lease_that_changes_while_it_waits(
+    replica: Replica, meanwhile: str
+) -> None:
+    await replica.topic()
+    await replica.group()
+    await replica.publish("a", "b", "c")
+    got = await replica.pull()
+    lease = got[0].ack_id
+    async with replica.db.transaction() as somebody:
+        await somebody.fetch(f"select count(*) from {meanwhile}", lease.partition_id, lease.group_id, lease.lease_id)
+        acking = asyncio.create_task(replica.ack(got))
+        await wait_until(lambda: replica.db.fetchval(IN_THE_WAY))
+    assert await acking == [True, True, True]
+    assert await places(replica) == nowhere_but(acked=3)
+    # Also that they are repeated is known for as long as the lease was to live in the end.
+    assert await replica.ack(got) == [True, True, True]
 
 
 @pytest.mark.parametrize("verb", ["ack", "nack", "discard", "extend"])
