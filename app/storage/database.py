@@ -19,6 +19,7 @@ import asyncpg
 import asyncpg.pool
 
 from app.domain.errors import DatabaseUnavailable
+from app.storage.connector import Connector
 from app.storage.lineage import Lineage
 from app.storage.vault import NO_KEYS, Vault
 
@@ -153,7 +154,7 @@ class Database:
         pool = asyncpg.create_pool(
             dsn, min_size=0, max_size=pool_size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
             server_settings=SERVER_SETTINGS, max_inactive_connection_lifetime=60.0, reset=_keep_session,
-            connection_class=Session, init=equip,
+            connection_class=Session, connect=Connector(), init=equip,
         )  # fmt: skip
         return cls(dsn, await pool, vault, lineage)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
 
 import asyncpg
 import pytest
 
+from app.domain.errors import DatabaseUnavailable
+from app.storage.connector import PAUSE_S
 from app.storage.database import Database
 from tests.servers import wait_until
 
@@ -66,6 +70,54 @@ async def test_what_failed_is_not_carried_into_the_next_call(two: Database) -> N
     async with two.connection() as connection:
         assert not connection.is_in_transaction()
         assert await connection.fetchval("select 1") == 1
+
+
+async def test_a_database_that_is_away_is_not_kept_busy_by_those_who_ask_for_it() -> None:
+    attempts = 0
+
+    async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        db = await Database.open(f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable", pool_size=10)
+        began = asyncio.get_running_loop().time()
+        for _ in range(20):
+            told = await asyncio.gather(*[db.fetchval(PID) for _ in range(50)], return_exceptions=True)
+            assert {type(each) for each in told} == {DatabaseUnavailable}
+        pauses = (asyncio.get_running_loop().time() - began) / PAUSE_S
+        assert attempts <= 10 + pauses
+        await db.close()
+
+
+async def test_a_database_that_was_away_is_used_again_when_it_is_back(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_away = True
+    connect = asyncpg.connect
+
+    async def connect_if_there(*args: Any, **options: Any) -> Any:
+        if is_away:
+            raise asyncpg.CannotConnectNowError("the database system is in recovery mode")
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", connect_if_there)
+    db = await Database.open(dsn, pool_size=5)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            await db.fetchval(PID)
+    is_away = False
+
+    async def is_back() -> bool:
+        with suppress(DatabaseUnavailable):
+            return bool(await db.fetchval(PID))
+        return False
+
+    await wait_until(is_back)
+    assert await asyncio.gather(*[db.fetchval("select 1") for _ in range(10)]) == [1] * 10
+    await db.close()
 
 
 async def test_nothing_stays_open_after_the_end(dsn: str) -> None:
