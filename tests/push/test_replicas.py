@@ -127,6 +127,20 @@ async def test_nothing_overtakes_a_message_whose_lease_could_not_be_renewed(
         assert [text for text in texts(receiver.requests) if text != "free"] == ["k:1", "k:1", "k:2", "k:3"]
 
 
+async def test_a_request_ends_with_its_lease_and_not_with_its_own_timeout(dsn: str, receiver: Receiver) -> None:
+    receiver.behave(hang(), times=1)
+    async with replicated(dsn, receiver, 1, lock_ttl_ms=6000) as world:
+        await world.topic()
+        await world.group(ackTimeoutMs=600_000, ordering="key")
+        await world.publish("k:1")
+        await receiver.until(lambda requests: requests)
+        database = await asyncpg.connect(dsn)
+        await database.execute("update leases set deadline = clock_timestamp()")
+        await database.close()
+        await world.settled()  # the second attempt waits for the end of the first
+        assert [request.header("Logpost-Attempt") for request in receiver.requests] == ["1", "2"]
+
+
 async def test_with_two_replicas_under_load_one_can_be_killed(dsn: str, servers: Servers, receiver: Receiver) -> None:
     accepted: dict[str, list[int]] = defaultdict(list)
 

@@ -142,20 +142,23 @@ class Courier:
 
     async def _send(self, leased: Leased) -> Answer | None:
         """None if it was not sent after all, or its lease was lost while it was on the way."""
+        leased.task = asyncio.current_task()
         try:
-            async with asyncio.timeout(None) as leased.wait:
-                if not await self.gate.admit(leased.id) or self.is_stopping:
-                    return None
-                leased.is_sending = True
-                request = delivery_request(
-                    self._heading(), leased.message, message_id=leased.id, attempt=leased.attempt,
-                    ack_id=str(leased.ack_id), now=self.now(),
-                )  # fmt: skip
-                return await self.sender.send(request)
-        except TimeoutError:
+            if not await self.gate.admit(leased.id) or self.is_stopping:
+                return None
+            leased.is_sending = True
+            request = delivery_request(
+                self._heading(), leased.message, message_id=leased.id, attempt=leased.attempt,
+                ack_id=str(leased.ack_id), now=self.now(),
+            )  # fmt: skip
+            return await self.sender.send(request)
+        except asyncio.CancelledError:
+            # As asyncio.timeout does it, without its price for every message. Somebody else's cancellation goes on.
+            if not leased.is_cut or (leased.task is not None and leased.task.uncancel() > 0):
+                raise
             return None
         finally:
-            leased.wait = None
+            leased.task = None
             leased.is_sending = False
 
     def _heading(self) -> Letterhead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from app.broker.demand import Pulled
 from app.domain.lease import AckId
@@ -15,8 +16,7 @@ from app.domain.message import Message, id_prefix
 class Leased:
     """``id``: the message's. ``sure_at``: the loop's time at which the lease was last known to live.
 
-    ``is_ending``: its end is in the ledger. ``wait``: what bounds its sending, or its waiting to be sent; cut short
-    when the lease is lost.
+    ``is_ending``: its end is in the ledger. ``task``: who sends it, or waits to; cancelled when the lease is lost.
     """
 
     id: str
@@ -27,11 +27,13 @@ class Leased:
     is_lost: bool = False
     is_ending: bool = False
     is_sending: bool = False
-    wait: asyncio.Timeout | None = None
+    is_cut: bool = False
+    task: asyncio.Task[Any] | None = None
 
     def cut_short(self) -> None:
-        if self.wait is not None:
-            self.wait.reschedule(asyncio.get_running_loop().time())
+        if self.task is not None and not self.is_cut:
+            self.is_cut = True
+            self.task.cancel()
 
     def lose(self) -> None:
         """Somebody else has it by now, or will: nothing more is done with it here."""
