@@ -40,7 +40,7 @@ declare
     keyed bigint[]; keyed_keys text[];  -- of what is taken, for others who ask which keys are in flight
     held bigint[]; held_keys text[]; held_expiries timestamptz[];
     late bigint[]; late_keys text[]; late_dues timestamptz[]; late_expiries timestamptz[];
-    start bigint; upto bigint;
+    retained bigint; start bigint; upto bigint;
     from_base bigint; first_base bigint; last_base bigint;
     n_looked int; scanned bigint := 0;
     bytes bigint := 0;
@@ -68,8 +68,9 @@ begin
     t := clock_timestamp();
 
     loop
-        select coalesce(bool_or(l.owner <> who), false), coalesce(bool_or(l.deadline <= t), false)
-        into is_shared, is_late
+        select coalesce(bool_or(l.owner <> who), false), coalesce(bool_or(l.deadline <= t), false),
+               exists (select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
+        into is_shared, is_late, is_deferred
         from leases l where l.partition_id = p and l.group_id = g;
         exit when not is_late;
         select e.n_dead into n_dead from expire(p, g, t) e;
@@ -95,12 +96,6 @@ begin
         where l.partition_id = p and l.group_id = g and l.owner <> who and f.key is not null and l.pending @> f.o;
     end if;
 
-    -- What retention took before it was read is lost.
-    select greatest(c.next_offset, x.first_offset),
-           exists (select from deferred d where d.partition_id = p and d.group_id = g and d.lease_id is null)
-    into start, is_deferred
-    from partitions x where x.id = p;
-
     -- Deferred messages first.
     if is_deferred then
         delete from deferred d
@@ -123,7 +118,9 @@ begin
     blocked := blocked || coalesce(flying, '{}');
     straight_room := case when picked_bytes < byte_limit then room - cardinality(picked) else 0 end;
 
-    -- Then the straight line: how far to look.
+    -- Then the straight line: how far to look. What retention took before it was read is lost.
+    select x.first_offset into retained from partitions x where x.id = p;
+    start := greatest(c.next_offset, retained);
     may_be_plain := cardinality(blocked) = 0 and seen_from is null;
     foreach ahead in array array[case when seen_from is null then greatest(near, 4 * straight_room) else look_ahead end,
                                  look_ahead]
