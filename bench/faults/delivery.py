@@ -39,6 +39,8 @@ class Delivery:
     nack_delay: int | None = None
     taken: int = NEVER  # a seek, the failure of an earlier message of its key, or the end of its stream took it back
     is_renewed: bool = False  # its server renews the lease
+    late_length: int = NEVER  # of extensions without an answer: the shortest one,
+    late_hi: int = 0  # and the latest that one of them can make the lease run out
 
     @classmethod
     def of(cls, event: Event, info: GroupInfo, context: Context) -> Delivery:
@@ -116,11 +118,15 @@ class Delivery:
         length = (event.ms or 0) * MS
         if event.type == "ok":
             renewed = self.expires_hi if self.is_renewed else 0
-            self.expires_lo, self.expires_hi = event.t0 + length, max(event.t1 + length, renewed)
+            # One that was given up before may be carried out after this one.
+            self.expires_lo = event.t0 + min(length, self.late_length)
+            self.expires_hi = max(event.t1 + length, self.late_hi, renewed)
         else:
-            self.expires_lo = min(self.expires_lo, event.t0 + length)
             given_up = min(event.t1, event.t0 + LATE_EXECUTION)
-            self.expires_hi = max(self.expires_hi, given_up + LATE_EXECUTION + length)
+            self.late_length = min(self.late_length, length)
+            self.late_hi = max(self.late_hi, given_up + LATE_EXECUTION + length)
+            self.expires_lo = min(self.expires_lo, event.t0 + length)
+            self.expires_hi = max(self.expires_hi, self.late_hi)
 
 
 def settle_all(by_token: dict[str, Delivery], settles: Iterable[Event]) -> None:

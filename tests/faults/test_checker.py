@@ -164,3 +164,21 @@ def test_a_nack_nobody_answered_leaves_the_end_of_the_lease_as_the_failure_that_
     second.taken = NEVER
     take_back_followers([answered, second])
     assert second.taken == NEVER
+
+
+def test_an_extension_nobody_answered_may_be_carried_out_after_one_that_was_answered() -> None:
+    """Seed 8: an extension was given up while its replica had lost the database; the same was asked again and answered
+    at 2.2 s, and an ack at 2.8 s was still accepted."""
+    delivery = Delivery(Event(f="deliver", off=1, att=1), 1, 0, LEASE, LEASE)
+    delivery.settle(Event(f="extend", type="info", t0=SECOND // 2, t1=2 * SECOND, ms=500))
+    delivery.settle(Event(f="extend", type="ok", t0=2 * SECOND, t1=9 * SECOND // 4, ms=60_000))
+    assert delivery.expires_lo == 2 * SECOND + SECOND // 2
+    assert delivery.expires_hi >= 9 * SECOND // 4 + 60 * SECOND
+    shorter = Delivery(delivery.event, 1, 0, LEASE, LEASE)
+    shorter.settle(Event(f="extend", type="info", t0=SECOND // 2, t1=2 * SECOND, ms=60_000))
+    shorter.settle(Event(f="extend", type="ok", t0=2 * SECOND, t1=9 * SECOND // 4, ms=500))
+    assert shorter.expires_lo == 2 * SECOND + SECOND // 2
+    assert shorter.expires_hi >= 62 * SECOND
+    alone = Delivery(delivery.event, 1, 0, LEASE, LEASE)
+    alone.settle(Event(f="extend", type="ok", t0=2 * SECOND, t1=9 * SECOND // 4, ms=500))
+    assert (alone.expires_lo, alone.expires_hi) == (5 * SECOND // 2, 11 * SECOND // 4)
